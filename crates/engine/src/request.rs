@@ -167,6 +167,13 @@ impl Range {
     }
 }
 
+/// One key, or any range of keys, is read as it is.
+impl<K: Into<KeyRange>> From<K> for Range {
+    fn from(keys: K) -> Self {
+        Self::new(keys)
+    }
+}
+
 /// The answer to a [`Range`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeResult {
@@ -178,6 +185,13 @@ pub struct RangeResult {
     pub more: bool,
     /// How many keys the range holds at that revision, whatever the limit and the revision bounds.
     pub count: i64,
+}
+
+/// One key, or any range of keys, is deleted.
+impl<K: Into<KeyRange>> From<K> for Delete {
+    fn from(keys: K) -> Self {
+        Self::new(keys)
+    }
 }
 
 /// A write of one key.
@@ -607,6 +621,13 @@ impl WatchRequest {
             no_put: false,
             ..self
         }
+    }
+}
+
+/// One key, or any range of keys, is watched from now on.
+impl<K: Into<KeyRange>> From<K> for WatchRequest {
+    fn from(keys: K) -> Self {
+        Self::new(keys)
     }
 }
 

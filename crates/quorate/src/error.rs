@@ -1,6 +1,6 @@
 //! The one error type, and what its kinds ask of the caller.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use crate::{Loss, Revision};
 
@@ -11,15 +11,17 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Two questions matter beside the kind: [`is_retryable`](Error::is_retryable) and
 /// [`is_indefinite`](Error::is_indefinite).
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
     indefinite: bool,
     oldest: Option<Revision>,
     loss: Option<Loss>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// What the caller should do about an [`Error`].
@@ -102,7 +104,7 @@ impl Error {
     /// Adds what caused it.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
     }
 

@@ -1,0 +1,264 @@
+//! A client's way to the store: one namespace's backend, with a deadline for every call and an eye on
+//! answers that go back in time.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::{Either, select};
+
+use crate::{
+    Error, ErrorKind, Granted, Header, LeaseId, LeaseStatus, Op, Range, RangeResult, Result,
+    Revision, Runtime, Txn, TxnResult, WatchRequest,
+    backend::{Backend, Watching},
+    sessions::Sessions,
+};
+
+/// What a client was told to do where there is a choice.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// How long a call may take.
+    pub(crate) call_timeout: Duration,
+    /// The time to live of sessions that ask for none of their own.
+    pub(crate) session_ttl: Duration,
+    /// How far the rates of two clocks may differ, as a fraction.
+    pub(crate) drift: f64,
+    /// What is taken off a session's deadline for good measure; a fiftieth of its time to live, and
+    /// no less than 50 ms, if nothing else is said.
+    pub(crate) margin: Option<Duration>,
+    /// Who holds, as others are told.
+    pub(crate) holder: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            call_timeout: Duration::from_secs(5),
+            session_ttl: Duration::from_secs(10),
+            drift: 0.05,
+            margin: None,
+            holder: None,
+        }
+    }
+}
+
+/// What all namespaces of a client share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    /// The backend without any namespace, for leases.
+    pub(crate) root: Arc<dyn Backend>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) settings: Settings,
+    pub(crate) sessions: Sessions,
+    seen: Mutex<Seen>,
+}
+
+/// The newest state of the cluster that an answer has shown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    cluster_id: u64,
+    revision: Revision,
+}
+
+/// A cheaply cloned handle on one namespace of a client.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) core: Arc<Core>,
+    pub(crate) backend: Arc<dyn Backend>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("backend", &self.backend)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Link {
+    pub(crate) fn new(
+        backend: Arc<dyn Backend>,
+        runtime: Arc<dyn Runtime>,
+        settings: Settings,
+    ) -> Self {
+        let sessions = Sessions::new(Arc::clone(&backend), Arc::clone(&runtime), settings.clone());
+        let core = Core {
+            root: Arc::clone(&backend),
+            runtime,
+            settings,
+            sessions,
+            seen: Mutex::default(),
+        };
+        Self {
+            core: Arc::new(core),
+            backend,
+        }
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.core.runtime
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.core.settings
+    }
+
+    pub(crate) async fn range(&self, request: Range) -> Result<RangeResult> {
+        let linearizable = !request.serializable;
+        let before = self.core.seen();
+        let what = format!("read of {}", request.keys);
+        let result = self
+            .bounded(&what, false, self.backend.range(request))
+            .await?;
+        self.core
+            .check(linearizable.then_some(before), result.header)?;
+        Ok(result)
+    }
+
+    pub(crate) async fn txn(&self, request: Txn) -> Result<TxnResult> {
+        let writes = writes(&request);
+        let linearizable = writes || !only_serializable(&request);
+        let before = self.core.seen();
+        let result = self
+            .bounded("transaction", writes, self.backend.txn(request))
+            .await?;
+        self.core
+            .check(linearizable.then_some(before), result.header)?;
+        Ok(result)
+    }
+
+    pub(crate) async fn watch(&self, request: WatchRequest) -> Result<Watching> {
+        let what = format!("watch of {}", request.keys);
+        self.bounded(&what, false, self.backend.watch(request))
+            .await
+    }
+
+    pub(crate) async fn compact(&self, revision: Revision, physical: bool) -> Result<Header> {
+        self.bounded("compaction", true, self.backend.compact(revision, physical))
+            .await
+    }
+
+    pub(crate) async fn grant(&self, id: LeaseId, ttl: Duration) -> Result<Granted> {
+        self.bounded("grant of a lease", true, self.core.root.grant(id, ttl))
+            .await
+    }
+
+    pub(crate) async fn revoke(&self, id: LeaseId) -> Result<Header> {
+        self.bounded("revocation of a lease", true, self.core.root.revoke(id))
+            .await
+    }
+
+    pub(crate) async fn lease_status(&self, id: LeaseId, keys: bool) -> Result<LeaseStatus> {
+        self.bounded(
+            "status of a lease",
+            false,
+            self.backend.lease_status(id, keys),
+        )
+        .await
+    }
+
+    /// Ends `call` with an error at the deadline.
+    pub(crate) async fn bounded<T>(
+        &self,
+        what: &str,
+        writes: bool,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        bounded(
+            &*self.core.runtime,
+            self.core.settings.call_timeout,
+            what,
+            writes,
+            call,
+        )
+        .await
+    }
+}
+
+/// Ends `call` with an error after `timeout`; for a call that `writes` the error is indefinite.
+pub(crate) async fn bounded<T>(
+    runtime: &dyn Runtime,
+    timeout: Duration,
+    what: &str,
+    writes: bool,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let deadline = runtime.sleep_until(runtime.now() + timeout);
+    match select(pin!(call), deadline).await {
+        Either::Left((result, _)) => result.map_err(|error| error.context(what)),
+        Either::Right(((), _)) => {
+            let error = Error::new(
+                ErrorKind::Timeout,
+                format!("{what}: no answer in {timeout:?}"),
+            );
+            Err(if writes { error.indefinite() } else { error })
+        }
+    }
+}
+
+impl Core {
+    fn seen(&self) -> Seen {
+        *lock(&self.seen)
+    }
+
+    /// Takes note of an answer's header. An answer of another cluster, or a linearizable one older
+    /// than what had been `seen_before` the question, tells that the cluster is not the one that it
+    /// was: that is reported once, and the new state is what counts from then on.
+    fn check(&self, seen_before: Option<Seen>, header: Header) -> Result<()> {
+        let mut seen = lock(&self.seen);
+        let foreign = seen.cluster_id != 0 && seen.cluster_id != header.cluster_id;
+        let turned_back = seen_before.is_some_and(|before| {
+            before.cluster_id == seen.cluster_id && header.revision < before.revision
+        });
+        if foreign || turned_back {
+            let was = *seen;
+            *seen = Seen {
+                cluster_id: header.cluster_id,
+                revision: header.revision,
+            };
+            let message = if foreign {
+                format!(
+                    "the answer is of cluster {:x}, not {:x}",
+                    header.cluster_id, was.cluster_id
+                )
+            } else {
+                format!(
+                    "the store went back from revision {} to {}",
+                    was.revision, header.revision
+                )
+            };
+            return Err(Error::new(ErrorKind::ClusterChanged, message));
+        }
+        seen.cluster_id = header.cluster_id;
+        seen.revision = seen.revision.max(header.revision);
+        Ok(())
+    }
+}
+
+/// Whether a transaction can change anything.
+fn writes(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op {
+        Op::Delete(_) | Op::Put(_) => true,
+        Op::Range(_) => false,
+        Op::Txn(inner) => writes(inner),
+    })
+}
+
+/// Whether every read of a transaction is content with a member's own store.
+fn only_serializable(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).all(|op| match op {
+        Op::Delete(_) | Op::Put(_) => false,
+        Op::Range(range) => range.serializable,
+        Op::Txn(inner) => only_serializable(inner),
+    })
+}
+
+/// Locks a mutex whose holder never panics half-way: every critical section of this crate leaves the
+/// value whole at each step, so what a panic elsewhere left behind is still good.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

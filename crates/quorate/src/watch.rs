@@ -1,0 +1,238 @@
+//! Watches that survive disconnects: the only place that opens a stream again.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_core::{Stream, future::BoxFuture, stream::BoxStream};
+use futures_util::{
+    StreamExt,
+    future::{Either, select},
+    stream,
+};
+
+use crate::{
+    Client, Header, Moment, Result, Revision, WatchBatch, WatchRequest, backend::WatchStream,
+    link::Link, retry::Backoff,
+};
+
+/// How long a watch may be silent before it is asked for a sign of life.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// How long the sign of life may take before another stream is opened.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+/// Every change of the keys watched, in order, across disconnects.
+///
+/// Each item holds whole revisions: the changes of one transaction are never parted. The stream ends
+/// only with an error, which is its last item: [`Compacted`](crate::ErrorKind::Compacted) if changes were
+/// compacted away before they could be read, or what the store refuses for good.
+///
+/// It is lazy: while it is not polled nothing is read, and nothing piles up. Dropping it closes the
+/// watch.
+#[must_use = "a watch does nothing unless it is polled"]
+pub struct Watch {
+    batches: BoxStream<'static, Result<WatchBatch>>,
+}
+
+impl Client {
+    /// Watches keys: `client.watch("key")`, or any [`WatchRequest`] for more.
+    ///
+    /// The watch opens when it is first polled. A request without a start begins at that moment; read
+    /// first and start at the revision after the answer's to miss nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// use futures_util::StreamExt;
+    /// use quorate::{Client, KeyRange, WatchRequest};
+    ///
+    /// let client = Client::connect("mem:").await?;
+    /// let revision = client.put("cfg/limit", "10").await?;
+    /// let request = WatchRequest::new(KeyRange::prefix("cfg/")).start(revision);
+    /// let batch = client.watch(request).next().await.expect("a watch never just ends")?;
+    /// assert_eq!(batch.events[0].key(), &"cfg/limit");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(&self, request: impl Into<WatchRequest>) -> Watch {
+        let feed = Feed::new(self.link(), request.into(), Resume::Exactly);
+        let batches = stream::unfold(Some(feed), |feed| async {
+            let mut feed = feed?;
+            loop {
+                match feed.next().await {
+                    Ok(Signal::Opened(_)) => {}
+                    Ok(Signal::Batch(batch)) => return Some((Ok(batch), Some(feed))),
+                    Err(error) => return Some((Err(error), None)),
+                }
+            }
+        });
+        Watch {
+            batches: batches.boxed(),
+        }
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<WatchBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.batches.poll_next_unpin(cx)
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+/// What to do about the changes that happen while a feed is disconnected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resume {
+    /// Read them: the feed goes on after the last revision it saw.
+    Exactly,
+    /// Skip them: the feed begins anew, and its reader looks for itself after each
+    /// [`Signal::Opened`]. A watch from now is served at once, one from the past only by and by.
+    FromNow,
+}
+
+/// What a [`Feed`] tells.
+#[derive(Debug)]
+pub(crate) enum Signal {
+    /// A stream was opened; it tells every change after this header's revision.
+    Opened(Header),
+    /// Changes, at least one.
+    Batch(WatchBatch),
+}
+
+/// A watch that is opened again whenever its stream breaks or falls silent.
+pub(crate) struct Feed {
+    link: Link,
+    request: WatchRequest,
+    resume: Resume,
+    /// The first revision not seen yet; zero before the first stream, and always if the feed
+    /// resumes from now.
+    next: Revision,
+    open: Option<Open>,
+    backoff: Backoff,
+}
+
+/// An open stream and what was heard of it.
+struct Open {
+    stream: Box<dyn WatchStream>,
+    heard: Moment,
+    asked: Option<Moment>,
+    /// Kept between polls, so that a caller that comes and goes does not start the wait anew.
+    alarm: Option<BoxFuture<'static, ()>>,
+}
+
+impl Feed {
+    pub(crate) fn new(link: &Link, request: WatchRequest, resume: Resume) -> Self {
+        Self {
+            link: link.clone(),
+            next: request.start,
+            request,
+            resume,
+            open: None,
+            backoff: Backoff::new(link.runtime().clone()),
+        }
+    }
+
+    /// Waits for the next signal. An error is final.
+    ///
+    /// Cancel safe: nothing is lost if the future is dropped.
+    pub(crate) async fn next(&mut self) -> Result<Signal> {
+        loop {
+            let Some(open) = &mut self.open else {
+                let request = self.request.clone().start(self.next);
+                match self.link.watch(request).await {
+                    Ok(watching) => {
+                        if self.resume == Resume::Exactly && self.next == Revision::ZERO {
+                            self.next = watching.created.revision.next();
+                        }
+                        let heard = self.link.runtime().now();
+                        self.open = Some(Open {
+                            stream: watching.stream,
+                            heard,
+                            asked: None,
+                            alarm: None,
+                        });
+                        return Ok(Signal::Opened(watching.created));
+                    }
+                    Err(error) if error.is_retryable() => {
+                        tracing::debug!(%error, keys = %self.request.keys, "watch not opened");
+                        self.backoff.pause().await;
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            match open.next(&self.link).await {
+                Some(Ok(mut batch)) => {
+                    self.backoff.reset();
+                    if self.resume == Resume::Exactly {
+                        // A server that repeats itself after a reconnect is not repeated.
+                        batch.events.retain(|event| event.revision() >= self.next);
+                        if let Some(last) = batch.events.last() {
+                            self.next = last.revision().next();
+                        }
+                    }
+                    if !batch.events.is_empty() {
+                        return Ok(Signal::Batch(batch));
+                    }
+                }
+                Some(Err(error)) if !error.is_retryable() => {
+                    self.open = None;
+                    return Err(error);
+                }
+                broken => {
+                    tracing::debug!(?broken, keys = %self.request.keys, "watch stream broke");
+                    self.open = None;
+                    self.backoff.pause().await;
+                }
+            }
+        }
+    }
+}
+
+impl Open {
+    /// The next batch, or `None` if the stream ended or stays silent.
+    async fn next(&mut self, link: &Link) -> Option<Result<WatchBatch>> {
+        let runtime = link.runtime();
+        loop {
+            let due = match self.asked {
+                None => self.heard + IDLE,
+                Some(asked) => asked + PATIENCE,
+            };
+            let alarm = self.alarm.get_or_insert_with(|| runtime.sleep_until(due));
+            match select(self.stream.next(), alarm).await {
+                Either::Left((item, _)) => {
+                    // The alarm stays set: when it rings it looks when the stream was last heard,
+                    // which is cheaper than setting a new one for every batch.
+                    self.heard = runtime.now();
+                    self.asked = None;
+                    return item;
+                }
+                Either::Right(((), _)) => {
+                    self.alarm = None;
+                    let now = runtime.now();
+                    if now < due {
+                        continue;
+                    }
+                    if self.asked.is_some() {
+                        self.stream.distrust();
+                        return None;
+                    }
+                    self.stream.request_progress();
+                    self.asked = Some(now);
+                }
+            }
+        }
+    }
+}
