@@ -15,7 +15,7 @@ use futures_util::{FutureExt, future::select};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    Client, Error, ErrorKind, LeaseId, Loss, Moment, Result,
+    Client, Error, ErrorKind, LeaseId, Loss, Moment, Result, Runtime,
     link::{Link, Settings, bounded, lock},
     pulse::{Departure, Pulse},
 };
@@ -131,7 +131,7 @@ impl Session {
 
     /// The state at this moment, by the clock rather than by what was last noticed.
     pub fn state(&self) -> SessionState {
-        self.0.look(self.0.pulse.runtime().now())
+        self.0.look(self.runtime().now())
     }
 
     /// Whether the session is lost.
@@ -142,7 +142,7 @@ impl Session {
     /// How long what is held under this session may still be relied on if no further beat is
     /// confirmed; zero once it is lost.
     pub fn remaining(&self) -> Duration {
-        let now = self.0.pulse.runtime().now();
+        let now = self.runtime().now();
         match self.0.look(now) {
             SessionState::Lost(_) => Duration::ZERO,
             SessionState::Live | SessionState::Suspended => {
@@ -154,18 +154,21 @@ impl Session {
     /// Completes when the session is lost, at its deadline at the latest (after a suspend of the
     /// machine: within a second), and tells why.
     ///
-    /// The future owns what it needs, and can be kept and cloned.
+    /// The future does not keep the session alive, and can be kept and cloned.
     pub fn lost(&self) -> impl Future<Output = Loss> + Send + Clone + use<> {
-        let session = self.clone();
+        let weak = self.downgrade();
+        let runtime = Arc::clone(self.runtime());
+        let mut changes = self.0.state.subscribe();
         let lost: BoxFuture<'static, Loss> = Box::pin(async move {
-            let mut changes = session.0.state.subscribe();
             loop {
-                let now = session.0.pulse.runtime().now();
-                if let SessionState::Lost(loss) = session.0.look(now) {
+                let Some(session) = weak.upgrade() else {
+                    return Loss::Closed;
+                };
+                if let SessionState::Lost(loss) = session.state() {
                     return loss;
                 }
-                let deadline = lock(&session.0.timing).deadline;
-                let alarm = session.0.pulse.runtime().sleep_until(deadline);
+                let alarm = runtime.sleep_until(session.deadline());
+                drop(session);
                 select(Box::pin(changes.changed()), alarm).await;
             }
         });
@@ -219,13 +222,17 @@ impl Session {
         let confirmed = async { confirmed.await.unwrap_or_else(|_| Err(closed())) };
         let Settings { call_timeout, .. } = self.0.settings;
         bounded(
-            &**self.0.pulse.runtime(),
+            &**self.runtime(),
             call_timeout,
             "close of a session",
             true,
             confirmed,
         )
         .await
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
+        self.0.pulse.runtime()
     }
 
     /// A session on a lease that was asked for at `sent` and granted with `ttl`.

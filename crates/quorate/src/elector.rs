@@ -1,0 +1,382 @@
+//! The managed elector: campaigns again after every loss, and runs a task only while it leads.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    Compare, Election, Error, ErrorKind, Key, Leader, Leadership, Result, Revision, Session,
+    SessionState, claim::Holding, link::Link, retry::Backoff,
+};
+
+/// How long a task may take to stop before that is reported.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What an elector knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaderState {
+    /// We lead.
+    Leading {
+        /// The fencing token of this leadership.
+        token: Revision,
+        /// A beat of our session is overdue: we lead on until its deadline, and lose the leadership
+        /// then unless a server answers.
+        at_risk: bool,
+    },
+    /// Somebody else leads.
+    Following {
+        /// Who.
+        leader: Leader,
+    },
+    /// Nobody is known to lead.
+    NoLeader,
+}
+
+/// A candidate that never gives up: it campaigns again after every loss, until it is dropped or stopped.
+///
+/// Its state can be read at any time and awaited. Dropping it resigns, best effort; [`Elector::stop`]
+/// does so and waits.
+#[derive(Debug)]
+#[must_use = "an elector resigns when it is dropped"]
+pub struct Elector {
+    state: watch::Receiver<LeaderState>,
+    stop: CancellationToken,
+    stopped: CancellationToken,
+    _resign: DropGuard,
+}
+
+/// One term of leadership, as the task sees it that runs during it.
+#[derive(Clone)]
+pub struct Term {
+    token: Revision,
+    fence: Compare,
+    key: Key,
+    link: Link,
+    stop: CancellationToken,
+    holding: Holding,
+}
+
+impl Election {
+    /// Campaigns in the background, again after every loss.
+    ///
+    /// Call it where tokio runs.
+    pub fn elector(&self) -> Elector {
+        let (sender, state) = watch::channel(LeaderState::NoLeader);
+        let stop = CancellationToken::new();
+        let stopped = CancellationToken::new();
+        let task = {
+            let election = self.clone();
+            let stop = stop.clone();
+            let ended = stopped.clone().drop_guard();
+            async move {
+                let idle = |term: Term| async move { term.stopping().await };
+                // It has no task that could end, so this ends only when it is told to stop.
+                let _ = campaign_for_ever(&election, &sender, &stop, idle).await;
+                drop(ended);
+            }
+        };
+        self.link().runtime().spawn(Box::pin(task));
+        Elector {
+            state,
+            _resign: stop.clone().drop_guard(),
+            stop,
+            stopped,
+        }
+    }
+
+    /// Runs `task` whenever we lead, until it ends by itself: then resigns and returns what it
+    /// returned.
+    ///
+    /// When leading ends while the task runs, the task is asked to stop ([`Term::stopping`]) and
+    /// awaited before we campaign again: never do two run at once here. One that does not stop is
+    /// reported in the log after 10 s, and nothing is started beside it; meanwhile only the
+    /// [fence](Term::fence) protects what it writes.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be overcome by campaigning again, such as a missing permission.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, so is the task, and then we resign, best effort.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// let client = quorate::Client::connect("mem:").await?;
+    /// let token = client.election("cleaner").run(|term| async move { term.token() }).await?;
+    /// assert!(token > quorate::Revision::ZERO);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn run<F, T>(&self, task: impl FnMut(Term) -> F) -> Result<T>
+    where
+        F: Future<Output = T>,
+    {
+        let (state, _) = watch::channel(LeaderState::NoLeader);
+        let never = CancellationToken::new();
+        match campaign_for_ever(self, &state, &never, task).await? {
+            Some(output) => Ok(output),
+            None => Err(Error::new(ErrorKind::Closed, "the elector was stopped")),
+        }
+    }
+}
+
+impl Elector {
+    /// What is known now. `Leading` may be out of date by as much as this process is: check the token
+    /// or the fence where it matters.
+    pub fn state(&self) -> LeaderState {
+        self.state.borrow().clone()
+    }
+
+    /// Whether we lead.
+    pub fn is_leading(&self) -> bool {
+        matches!(*self.state.borrow(), LeaderState::Leading { .. })
+    }
+
+    /// Waits until the state is another than when this was last called (at first: than
+    /// [`LeaderState::NoLeader`]), and returns it. States in between may be skipped.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](ErrorKind::Closed) once the elector has stopped.
+    ///
+    /// # Cancel safety
+    ///
+    /// No state is lost if the future is dropped.
+    pub async fn changed(&mut self) -> Result<LeaderState> {
+        match self.state.changed().await {
+            Ok(()) => Ok(self.state.borrow_and_update().clone()),
+            Err(_) => Err(Error::new(ErrorKind::Closed, "the elector has stopped")),
+        }
+    }
+
+    /// Waits until we lead, and returns the token.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](ErrorKind::Closed) once the elector has stopped.
+    pub async fn leading(&mut self) -> Result<Revision> {
+        let leading = self
+            .state
+            .wait_for(|state| matches!(state, LeaderState::Leading { .. }));
+        match leading.await.as_deref() {
+            Ok(LeaderState::Leading { token, .. }) => Ok(*token),
+            _ => Err(Error::new(ErrorKind::Closed, "the elector has stopped")),
+        }
+    }
+
+    /// Stops campaigning, resigns if we lead, and waits until that is done.
+    ///
+    /// # Cancel safety
+    ///
+    /// It stops even if the future is dropped.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.stopped.cancelled().await;
+    }
+}
+
+impl Term {
+    /// The fencing token of this leadership.
+    pub fn token(&self) -> Revision {
+        self.token
+    }
+
+    /// A condition for transactions that holds only during this term.
+    pub fn fence(&self) -> Compare {
+        self.fence.clone()
+    }
+
+    /// The key that stands for this leadership.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Whether we still lead, by the clock at this moment.
+    pub fn is_held(&self) -> bool {
+        !self.stop.is_cancelled() && self.holding.is_held()
+    }
+
+    /// Completes when the task should stop.
+    pub async fn stopping(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// A value in etcd that only this term's leader reads and writes.
+    pub fn fenced(&self, key: impl Into<Key>) -> crate::Fenced {
+        crate::Fenced::new(&self.link, self.fence.clone(), key.into())
+    }
+}
+
+impl fmt::Debug for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Term")
+            .field("key", &self.key)
+            .field("token", &self.token)
+            .finish()
+    }
+}
+
+/// Campaigns, runs the task while leading, and begins again, until the task ends by itself (then what
+/// it returned) or `stop` is cancelled (then `None`).
+async fn campaign_for_ever<F, T>(
+    election: &Election,
+    state: &watch::Sender<LeaderState>,
+    stop: &CancellationToken,
+    mut task: impl FnMut(Term) -> F,
+) -> Result<Option<T>>
+where
+    F: Future<Output = T>,
+{
+    let mut backoff = Backoff::new(Arc::clone(election.link().runtime()));
+    loop {
+        let leadership = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(None),
+            leadership = campaign(election, state) => leadership,
+        };
+        match leadership {
+            Ok(leadership) => {
+                backoff.reset();
+                if let Some(ended) = lead(election, leadership, state, stop, &mut task).await {
+                    return Ok(ended);
+                }
+            }
+            Err(error) if election.is_doomed() => return Err(error),
+            // The session or our place was lost while waiting: the next campaign has new ones.
+            Err(error) if error.is_retryable() || error.kind() == ErrorKind::Lost => {
+                tracing::debug!(%error, "campaign failed");
+            }
+            Err(error) => return Err(error),
+        }
+        state.send_if_modified(|state| tell(state, LeaderState::NoLeader));
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(None),
+            () = backoff.pause() => {}
+        }
+    }
+}
+
+/// Campaigns, and tells who leads meanwhile.
+async fn campaign(election: &Election, state: &watch::Sender<LeaderState>) -> Result<Leadership> {
+    let session = election.open_session().await?;
+    let follow = async {
+        let mut leaders = election.observe();
+        while let Some(Ok(leader)) = leaders.next().await {
+            let seen = match leader {
+                // Our own key: whether we lead is for the campaign to say.
+                Some(leader) if leader.lease == Some(session.lease()) => continue,
+                Some(leader) => LeaderState::Following { leader },
+                None => LeaderState::NoLeader,
+            };
+            state.send_if_modified(|state| tell(state, seen));
+        }
+        future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        leadership = election.campaign_under(&session) => leadership,
+        () = follow => Err(Error::new(ErrorKind::Internal, "an endless wait ended")),
+    }
+}
+
+/// Runs the task during one term. `None` if the term ended before the task did: campaign again.
+async fn lead<F, T>(
+    election: &Election,
+    leadership: Leadership,
+    state: &watch::Sender<LeaderState>,
+    stop: &CancellationToken,
+    task: &mut impl FnMut(Term) -> F,
+) -> Option<Option<T>>
+where
+    F: Future<Output = T>,
+{
+    let token = leadership.token();
+    let ending = CancellationToken::new();
+    let term = Term {
+        token,
+        fence: leadership.fence(),
+        key: leadership.key().clone(),
+        link: election.link().clone(),
+        stop: ending.clone(),
+        holding: leadership.holding(),
+    };
+    state.send_if_modified(|state| {
+        tell(
+            state,
+            LeaderState::Leading {
+                token,
+                at_risk: false,
+            },
+        )
+    });
+    let work = task(term);
+    tokio::pin!(work);
+    let lost = leadership.lost();
+    let session = leadership.session().clone();
+    let watch_risk = tell_risk(&session, token, state);
+    tokio::pin!(watch_risk);
+    tokio::select! {
+        biased;
+        loss = lost.clone() => tracing::info!(%token, %loss, "leadership lost"),
+        () = stop.cancelled() => {}
+        output = &mut work => {
+            state.send_if_modified(|state| tell(state, LeaderState::NoLeader));
+            // If nobody confirms it the lease ends it.
+            let _ = leadership.resign().await;
+            return Some(Some(output));
+        }
+        () = &mut watch_risk => {}
+    }
+    state.send_if_modified(|state| tell(state, LeaderState::NoLeader));
+    ending.cancel();
+    join(election, token, work).await;
+    if stop.is_cancelled() && lost.now_or_never().is_none() {
+        let _ = leadership.resign().await;
+    }
+    stop.is_cancelled().then_some(None)
+}
+
+/// Tells when the session is suspended, and when it recovers. Never ends.
+async fn tell_risk(session: &Session, token: Revision, state: &watch::Sender<LeaderState>) {
+    let mut known = SessionState::Live;
+    loop {
+        known = session.state_changed(known).await;
+        match known {
+            SessionState::Lost(_) => return future::pending().await,
+            SessionState::Live | SessionState::Suspended => {
+                let at_risk = known == SessionState::Suspended;
+                state
+                    .send_if_modified(|state| tell(state, LeaderState::Leading { token, at_risk }));
+            }
+        }
+    }
+}
+
+/// Waits for the task to stop, however long it takes, and reports one that takes too long.
+async fn join<T>(election: &Election, token: Revision, work: impl Future<Output = T>) {
+    let runtime = election.link().runtime();
+    tokio::pin!(work);
+    loop {
+        let alarm = runtime.sleep_until(runtime.now() + PATIENCE);
+        tokio::select! {
+            biased;
+            _ = &mut work => return,
+            () = alarm => {
+                tracing::error!(%token, "the leader's task goes on though it was asked to stop");
+            }
+        }
+    }
+}
+
+fn tell(state: &mut LeaderState, next: LeaderState) -> bool {
+    let changed = *state != next;
+    *state = next;
+    changed
+}

@@ -1,0 +1,384 @@
+//! The fair queue of a name, which locks and elections share: contenders in the order in which they
+//! came, each waiting for the one before it.
+//!
+//! A contender of `NAME` is the key `NAME/<lease>` or `NAME/<lease>-<n>`, both numbers as etcd's own
+//! tools write them: the lease in hexadecimal. The one with the lowest create revision holds.
+
+use std::sync::Arc;
+
+use futures_util::future::{Either, select};
+
+use crate::{
+    Compare, Error, ErrorKind, Key, KeyRange, KeyValue, LeaseId, Loss, Op, OpResult, Order, Put,
+    Range, RangeResult, Result, Revision, Session, SortBy, Txn, TxnResult, Value, WatchRequest,
+    claim::{Claim, Created, Creation},
+    link::Link,
+    retry::Backoff,
+    watch::{Feed, Resume, Signal},
+};
+
+/// The queue of one name.
+#[derive(Clone, Debug)]
+pub(crate) struct Queue {
+    link: Link,
+    name: Key,
+}
+
+/// Somebody who stands in the queue of a lock or an election.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contender {
+    /// Its key.
+    pub key: Key,
+    /// The create revision of its key: its place in the queue, and its token once it holds.
+    pub token: Revision,
+    /// The lease that its key lives by.
+    pub lease: Option<LeaseId>,
+    /// What it says of itself: for a lock who it is, for an election the value it campaigns with.
+    pub value: Value,
+}
+
+/// What a look at the queue showed of our place.
+enum Place {
+    /// Nobody is before us.
+    First,
+    /// Somebody is; this is the nearest.
+    Behind(Contender),
+}
+
+impl Queue {
+    pub(crate) fn new(link: &Link, name: Key) -> Self {
+        Self {
+            link: link.clone(),
+            name,
+        }
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(crate) fn name(&self) -> &Key {
+        &self.name
+    }
+
+    /// The keys under which contenders, and others, are found.
+    pub(crate) fn range(&self) -> KeyRange {
+        KeyRange::prefix(self.prefix())
+    }
+
+    fn prefix(&self) -> Vec<u8> {
+        [&self.name[..], b"/"].concat()
+    }
+
+    /// The contenders, the holder first.
+    pub(crate) async fn contenders(&self) -> Result<Vec<Contender>> {
+        let range = Range::new(self.range()).order(SortBy::CreateRevision, Order::Ascending);
+        Ok(self.select(self.link.range(range).await?))
+    }
+
+    /// Those keys of an answer that are contenders, in the order of the answer.
+    pub(crate) fn select(&self, range: RangeResult) -> Vec<Contender> {
+        range
+            .kvs
+            .into_iter()
+            .filter_map(|kv| self.contender(kv))
+            .collect()
+    }
+
+    /// The contender that a key is, if it is one.
+    pub(crate) fn contender(&self, kv: KeyValue) -> Option<Contender> {
+        let rest = kv.key.strip_prefix(&self.name[..])?.strip_prefix(b"/")?;
+        is_contender(rest).then(|| Contender {
+            token: kv.create_revision,
+            lease: kv.lease,
+            value: kv.value,
+            key: kv.key,
+        })
+    }
+
+    /// Waits until we hold. If the future is dropped we leave the queue.
+    pub(crate) async fn acquire(&self, session: &Session, value: Value) -> Result<Claim> {
+        let (claim, place) = self.enter(session, value).await?;
+        self.wait(&claim, place).await?;
+        Ok(claim)
+    }
+
+    /// Holds if nobody else does, without waiting.
+    pub(crate) async fn try_acquire(
+        &self,
+        session: &Session,
+        value: Value,
+    ) -> Result<Option<Claim>> {
+        self.check_name()?;
+        let give_up = self.link.runtime().now() + self.link.settings().call_timeout;
+        let key = self.new_key(session);
+        let txn = Txn::new()
+            .when(Compare::absent(self.range()))
+            .then(Put::new(&key, value.clone()).lease(session.lease()))
+            .or_else(Op::range(&key))
+            .or_else(Range::new(self.range()).keys_only());
+        let creation = Creation {
+            link: self.link.clone(),
+            session: session.clone(),
+            key,
+            txn,
+            give_up: Some(give_up),
+        };
+        let claim = match creation.run().await? {
+            // Nothing at all was there: we are first.
+            Created::Made {
+                claim,
+                answer: Some(_),
+            } => return held(claim).map(Some),
+            Created::Made {
+                claim,
+                answer: None,
+            } => claim,
+            Created::Refused(answer) => {
+                if !self.nth_range(answer, 1)?.is_empty() {
+                    return Ok(None);
+                }
+                // What is there are no contenders: they cannot be told apart by a condition, so
+                // queue up, and leave again if somebody was quicker.
+                self.enter(session, value).await?.0
+            }
+        };
+        match self.look(&claim, claim.token()).await? {
+            Place::First => held(claim).map(Some),
+            Place::Behind(_) => {
+                // A failure to leave is no failure to try: our task goes on leaving.
+                let _ = claim.release(&self.link).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Joins the queue. What the answer showed of our place is told, if it came.
+    async fn enter(&self, session: &Session, value: Value) -> Result<(Claim, Option<Place>)> {
+        self.check_name()?;
+        let key = self.new_key(session);
+        // The two newest keys: ours, and the one before it.
+        let newest = Range::new(self.range())
+            .order(SortBy::CreateRevision, Order::Descending)
+            .limit(2);
+        let txn = Txn::new()
+            .when(Compare::absent(&key))
+            .then(Put::new(&key, value).lease(session.lease()))
+            .then(newest)
+            .or_else(Op::range(&key));
+        let creation = Creation {
+            link: self.link.clone(),
+            session: session.clone(),
+            key,
+            txn,
+            give_up: None,
+        };
+        match creation.run().await? {
+            Created::Made { claim, answer } => {
+                let place = answer.and_then(|answer| self.place_of(&claim, answer));
+                Ok((claim, place))
+            }
+            Created::Refused(_) => {
+                let message = format!("a key of our own under {} is not ours", self.name);
+                Err(Error::new(ErrorKind::Internal, message))
+            }
+        }
+    }
+
+    /// Our place at the revision that made our key, if the answer tells.
+    fn place_of(&self, claim: &Claim, answer: TxnResult) -> Option<Place> {
+        let Some(OpResult::Range(newest)) = answer.results.into_iter().nth(1) else {
+            return None;
+        };
+        let total = newest.count;
+        let before = newest
+            .kvs
+            .into_iter()
+            .find(|kv| kv.create_revision < claim.token());
+        match before {
+            None if total == 1 => Some(Place::First),
+            None => None,
+            // If this is no contender there may be one behind it.
+            Some(kv) => self.contender(kv).map(Place::Behind),
+        }
+    }
+
+    /// Waits until nobody is before us.
+    async fn wait(&self, claim: &Claim, place: Option<Place>) -> Result<()> {
+        let mut place = match place {
+            Some(place) => place,
+            None => self.look(claim, claim.token()).await?,
+        };
+        while let Place::Behind(before) = place {
+            place = self.wait_for(claim, before).await?;
+        }
+        claim.check()
+    }
+
+    /// Waits until `before` is gone, and tells who is before us then.
+    ///
+    /// The watch begins at the present, since etcd serves such a one at once; so after each time that
+    /// it was opened we look for ourselves, at a state not older than that.
+    async fn wait_for(&self, claim: &Claim, before: Contender) -> Result<Place> {
+        let request = WatchRequest::new(&before.key).deletes_only();
+        let mut feed = Feed::new(&self.link, request, Resume::FromNow);
+        let mut not_before = claim.token();
+        let lost = claim.lost();
+        loop {
+            let signal = match select(Box::pin(feed.next()), lost.clone()).await {
+                Either::Left((signal, _)) => signal?,
+                Either::Right((loss, _)) => return Err(Error::lost(loss, claim.key())),
+            };
+            let seen = match signal {
+                Signal::Opened(header) => header.revision,
+                Signal::Batch(batch) => batch
+                    .events
+                    .last()
+                    .map_or(Revision::ZERO, |event| event.revision()),
+            };
+            not_before = not_before.max(seen);
+            match self.look(claim, not_before).await? {
+                Place::Behind(still) if still.token == before.token => {}
+                place => return Ok(place),
+            }
+        }
+    }
+
+    /// Looks who is before us, at a revision not below `not_before`; and that we still stand
+    /// ourselves, in the same answer.
+    ///
+    /// A member's own store will do if it is not older than that: nothing older than us can ever come
+    /// back, so if nobody is before us at some revision, nobody is at any later one.
+    async fn look(&self, claim: &Claim, not_before: Revision) -> Result<Place> {
+        let mut backoff = Backoff::new(Arc::clone(self.link.runtime()));
+        let mut serializable = true;
+        let mut all = false;
+        let lost = claim.lost();
+        loop {
+            let txn = self.question(claim, serializable, all);
+            let answer = match select(Box::pin(self.link.txn(txn)), lost.clone()).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right((loss, _)) => return Err(Error::lost(loss, claim.key())),
+            };
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) if error.is_retryable() => {
+                    select(Box::pin(backoff.pause()), lost.clone()).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if answer.header.revision < not_before {
+                // What such an answer lacks may just not have reached that member.
+                serializable = false;
+                continue;
+            }
+            let mut results = answer.results.into_iter();
+            let (Some(OpResult::Range(own)), Some(OpResult::Range(older))) =
+                (results.next(), results.next())
+            else {
+                let message = "the answer to a transaction of two reads is of another kind";
+                return Err(Error::new(ErrorKind::Internal, message));
+            };
+            match own.kvs.first() {
+                Some(kv) if kv.create_revision == claim.token() => {}
+                other => {
+                    claim.lose(if other.is_some() {
+                        Loss::Replaced
+                    } else {
+                        Loss::Deleted
+                    });
+                    claim.check()?;
+                }
+            }
+            let others = older.kvs.len();
+            match self.select(older).into_iter().next() {
+                Some(before) => return Ok(Place::Behind(before)),
+                None if others == 0 || all => return Ok(Place::First),
+                // The nearest key is no contender: read them all.
+                None => all = true,
+            }
+        }
+    }
+
+    /// Reads our own key, and the nearest key before it (or all of them, the nearest first).
+    fn question(&self, claim: &Claim, serializable: bool, all: bool) -> Txn {
+        let mut own = Range::new(claim.key()).keys_only();
+        let mut older = Range::new(self.range())
+            .max_create_revision(claim.token().previous())
+            .order(SortBy::CreateRevision, Order::Descending)
+            .keys_only()
+            .limit(if all { 0 } else { 1 });
+        own.serializable = serializable;
+        older.serializable = serializable;
+        Txn::new().then(own).then(older)
+    }
+
+    fn nth_range(&self, answer: TxnResult, nth: usize) -> Result<Vec<Contender>> {
+        match answer.results.into_iter().nth(nth) {
+            Some(OpResult::Range(range)) => Ok(self.select(range)),
+            _ => Err(Error::new(
+                ErrorKind::Internal,
+                "the answer to a read is of another kind",
+            )),
+        }
+    }
+
+    fn new_key(&self, session: &Session) -> Key {
+        let own = format!("{}-{}", session.lease(), session.next_key());
+        [&self.prefix()[..], own.as_bytes()].concat().into()
+    }
+
+    fn check_name(&self) -> Result<()> {
+        if self.name.is_empty() {
+            let message = "a lock or an election needs a name that is not empty";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        Ok(())
+    }
+}
+
+/// The claim, unless it was lost on the way.
+fn held(claim: Claim) -> Result<Claim> {
+    claim.check()?;
+    Ok(claim)
+}
+
+/// Whether what follows `NAME/` is a lease in hexadecimal, with or without a number.
+pub(crate) fn is_contender(rest: &[u8]) -> bool {
+    let is_hex = |text: &[u8]| {
+        !text.is_empty()
+            && text
+                .iter()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    match rest.iter().position(|&byte| byte == b'-') {
+        None => is_hex(rest),
+        Some(dash) => is_hex(&rest[..dash]) && is_number(&rest[dash + 1..]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contender_is_a_lease_with_or_without_a_number() {
+        for rest in ["694d7", "0", "694d7-0", "ff-12"] {
+            assert!(is_contender(rest.as_bytes()), "{rest}");
+        }
+        for rest in [
+            "",
+            "-",
+            "x",
+            "694d7-",
+            "694d7-a",
+            "b/694d7",
+            "694d7-1-2",
+            "FF",
+        ] {
+            assert!(!is_contender(rest.as_bytes()), "{rest}");
+        }
+    }
+}
