@@ -18,9 +18,15 @@ pub enum Error {
     /// The request names no key.
     #[error("etcdserver: key is not provided")]
     EmptyKey,
+    /// The range to watch holds no key.
+    #[error("mvcc: watcher range is empty")]
+    EmptyWatchRange,
     /// The revision asked for is yet to come.
     #[error("etcdserver: mvcc: required revision is a future revision")]
     FutureRevision,
+    /// Users and roles may not be left in this state.
+    #[error("etcdserver: invalid auth management")]
+    InvalidAuthManagement,
     /// A put that keeps the value or the lease of a key found no such key.
     #[error("etcdserver: key not found")]
     KeyNotFound,
@@ -39,12 +45,42 @@ pub enum Error {
     /// The database is full.
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
+    /// The role has no such permission.
+    #[error("etcdserver: permission is not granted to the role")]
+    PermissionNotGranted,
     /// The request is larger than the server takes.
     #[error("etcdserver: request is too large")]
     RequestTooLarge,
+    /// The name of a new role is taken.
+    #[error("etcdserver: role name already exists")]
+    RoleExists,
+    /// The name of a new role is empty.
+    #[error("etcdserver: role name is empty")]
+    RoleNameEmpty,
+    /// There is no such role.
+    #[error("etcdserver: role name not found")]
+    RoleNotFound,
+    /// The user has no such role.
+    #[error("etcdserver: role is not granted to the user")]
+    RoleNotGranted,
+    /// Authentication needs the user `root` to have the role `root`.
+    #[error("etcdserver: root user does not have root role")]
+    RootRoleNotGranted,
+    /// Authentication needs the user `root`, who does not exist.
+    #[error("etcdserver: root user does not exist")]
+    RootUserNotFound,
     /// A list of a transaction holds more than 128 entries.
     #[error("etcdserver: too many operations in txn request")]
     TooManyOps,
+    /// The name of a new user is taken.
+    #[error("etcdserver: user name already exists")]
+    UserExists,
+    /// The name of a new user is empty.
+    #[error("etcdserver: user name is empty")]
+    UserNameEmpty,
+    /// There is no such user.
+    #[error("etcdserver: user name not found")]
+    UserNotFound,
     /// A put that keeps its value brings one.
     #[error("etcdserver: value is provided")]
     ValueProvided,
@@ -59,18 +95,47 @@ impl Error {
             },
             Self::DuplicateKey,
             Self::EmptyKey,
+            Self::EmptyWatchRange,
             Self::FutureRevision,
+            Self::InvalidAuthManagement,
             Self::KeyNotFound,
             Self::LeaseExists,
             Self::LeaseNotFound,
             Self::LeaseProvided,
             Self::LeaseTtlTooLarge,
             Self::NoSpace,
+            Self::PermissionNotGranted,
             Self::RequestTooLarge,
+            Self::RoleExists,
+            Self::RoleNameEmpty,
+            Self::RoleNotFound,
+            Self::RoleNotGranted,
+            Self::RootRoleNotGranted,
+            Self::RootUserNotFound,
             Self::TooManyOps,
+            Self::UserExists,
+            Self::UserNameEmpty,
+            Self::UserNotFound,
             Self::ValueProvided,
         ]
         .into_iter()
         .find(|refusal| refusal.to_string() == text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_reads_back() {
+        for refusal in [
+            Error::DuplicateKey,
+            Error::EmptyWatchRange,
+            Error::RoleNotGranted,
+        ] {
+            assert_eq!(Error::from_text(&refusal.to_string()), Some(refusal));
+        }
+        assert_eq!(Error::from_text("etcdserver: no leader"), None);
     }
 }

@@ -196,18 +196,29 @@ impl From<quorate_engine::Error> for Error {
             Refusal::Compacted { oldest } => {
                 Self::compacted(message, (oldest > Revision::ZERO).then_some(oldest))
             }
-            Refusal::KeyNotFound | Refusal::LeaseNotFound => {
-                Self::new(ErrorKind::NotFound, message)
+            Refusal::KeyNotFound
+            | Refusal::LeaseNotFound
+            | Refusal::PermissionNotGranted
+            | Refusal::RoleNotFound
+            | Refusal::RoleNotGranted
+            | Refusal::RootRoleNotGranted
+            | Refusal::RootUserNotFound
+            | Refusal::UserNotFound => Self::new(ErrorKind::NotFound, message),
+            Refusal::LeaseExists | Refusal::RoleExists | Refusal::UserExists => {
+                Self::new(ErrorKind::AlreadyExists, message)
             }
-            Refusal::LeaseExists => Self::new(ErrorKind::AlreadyExists, message),
             Refusal::NoSpace => Self::new(ErrorKind::Unavailable, message),
             Refusal::DuplicateKey
             | Refusal::EmptyKey
+            | Refusal::EmptyWatchRange
             | Refusal::FutureRevision
+            | Refusal::InvalidAuthManagement
             | Refusal::LeaseProvided
             | Refusal::LeaseTtlTooLarge
             | Refusal::RequestTooLarge
+            | Refusal::RoleNameEmpty
             | Refusal::TooManyOps
+            | Refusal::UserNameEmpty
             | Refusal::ValueProvided => Self::new(ErrorKind::InvalidArgument, message),
             _ => Self::new(ErrorKind::Internal, message),
         }

@@ -1,6 +1,7 @@
 //! Members, alarms, users and roles: the vocabulary of administration.
 
 use quorate_engine::{Header, KeyRange, Revision};
+pub use quorate_engine::{Permission, PermissionKind};
 
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,26 +62,6 @@ pub enum AlarmKind {
     NoSpace,
     /// A number that this library does not know.
     Other(i32),
-}
-
-/// A right to keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Permission {
-    /// What may be done.
-    pub kind: PermissionKind,
-    /// The keys.
-    pub keys: KeyRange,
-}
-
-/// What a [`Permission`] allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PermissionKind {
-    /// Reading.
-    Read,
-    /// Writing.
-    Write,
-    /// Both.
-    ReadWrite,
 }
 
 /// One act of administration.
