@@ -6,6 +6,8 @@
 mod admin;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "testing")]
+pub mod fault;
 mod namespace;
 #[cfg(test)]
 mod recorder;
