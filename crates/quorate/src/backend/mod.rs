@@ -6,6 +6,11 @@
 mod admin;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "testing")]
+pub mod fault;
+mod namespace;
+#[cfg(test)]
+mod recorder;
 
 use std::{fmt, time::Duration};
 
@@ -18,6 +23,7 @@ use quorate_engine::{
 pub use self::admin::{
     Alarm, AlarmKind, AuthRequest, AuthResponse, Member, Permission, PermissionKind, Status,
 };
+pub use self::namespace::Namespace;
 use crate::Result;
 
 /// A store with etcd's semantics.
