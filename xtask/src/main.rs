@@ -1,2 +1,51 @@
-//! The chores of the workspace.
-fn main() {}
+//! The chores of the workspace, each behind `cargo xtask <chore>`.
+//!
+//! This crate depends on nothing, so that every chore starts at once.
+//!
+//! # Layout
+//!
+//! - `etcd`: finds the etcd that tests run against
+//! - `generate`: generates the code of the wire crate
+//! - `lint`: everything that is checked without running the code
+//! - `run`: runs commands
+//! - `test`: everything
+
+mod etcd;
+mod generate;
+mod lint;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <chore>
+
+chores:
+  test [FILTER...]  run every test and every check; a filter runs the tests that match it, and no more
+  lint              check format, lints, docs and generated code
+  gen [--check]     generate the code of the wire crate, or check that it is up to date
+  etcd              print the etcd that tests run against, installing it if that is possible";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let outcome = match args.as_slice() {
+        ["etcd"] => etcd::print(),
+        ["gen", flags @ ..] => generate::generate(flags),
+        ["lint"] => lint::run_all(),
+        ["test", filters @ ..] => test::run_all(filters),
+        ["help" | "-h" | "--help"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

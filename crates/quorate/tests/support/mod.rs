@@ -1,0 +1,19 @@
+//! What tests need around them: real etcd servers, certificates, and a faulty network.
+#![allow(dead_code)] // each test program uses a part
+#![allow(unreachable_pub, clippy::unwrap_used)] // here a panic is a failed test
+
+pub mod certificates;
+pub mod etcd;
+pub mod proxy;
+
+use std::{future::Future, time::Duration};
+
+/// Waits until `condition` holds, and fails the test if it does not within 30 s.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let patience = tokio::time::timeout(Duration::from_secs(30), async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    assert!(patience.await.is_ok(), "waited in vain until {what}");
+}

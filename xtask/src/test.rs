@@ -1,0 +1,49 @@
+//! Everything: the tests, the examples in the docs, and the lints.
+
+use std::process::Command;
+
+use crate::{
+    etcd::Etcd,
+    lint,
+    run::{cargo, output, run},
+};
+
+/// Runs the tests that match `filters`, or without any the tests, the doctests and the lints.
+pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
+    let etcd = Etcd::find()?;
+    let mut tests = cargo();
+    if output(cargo().args(["nextest", "--version"])).is_ok() {
+        tests.args([
+            "nextest",
+            "run",
+            "--workspace",
+            "--all-features",
+            "--no-tests=pass",
+        ]);
+        tests.args(filters);
+    } else {
+        tests.args([
+            "test",
+            "--workspace",
+            "--all-features",
+            "--all-targets",
+            "--",
+        ]);
+        tests.args(filters);
+    }
+    run(with(&etcd, &mut tests))?;
+    if !filters.is_empty() {
+        return Ok(());
+    }
+    let mut doctests = cargo();
+    doctests.args(["test", "--workspace", "--all-features", "--doc"]);
+    run(with(&etcd, &mut doctests))?;
+    lint::run_all()
+}
+
+/// Tells the tests where etcd is.
+fn with<'a>(etcd: &Etcd, command: &'a mut Command) -> &'a mut Command {
+    command
+        .env("ETCD_BIN", &etcd.server)
+        .env("ETCDCTL_BIN", &etcd.ctl)
+}
