@@ -3,8 +3,9 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    Key, Result, Runtime, TokioRuntime,
-    backend::Backend,
+    ConnectOptions, Error, Key, Result, TokioRuntime,
+    backend::{Backend, Memory, Namespace},
+    connect::{Target, namespace_prefix},
     link::{Link, Settings},
 };
 
@@ -80,4 +81,13 @@ impl fmt::Debug for Client {
             .field("backend", &self.link.backend)
             .finish_non_exhaustive()
     }
+}
+
+fn open(target: &Target) -> Result<Arc<dyn Backend>> {
+    Ok(match target {
+        Target::Memory(None) => Arc::new(Memory::new()),
+        Target::Memory(Some(name)) => Arc::new(Memory::named(name)),
+        #[cfg(feature = "etcd")]
+        Target::Etcd(options) => Arc::new(crate::backend::etcd::Etcd::new(options.clone())?),
+    })
 }

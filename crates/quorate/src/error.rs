@@ -187,6 +187,13 @@ impl std::error::Error for Error {
     }
 }
 
+/// What cannot fail never makes an error.
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 /// A refusal of the store, with etcd's own text: the one table for every backend.
 impl From<quorate_engine::Error> for Error {
     fn from(refusal: quorate_engine::Error) -> Self {

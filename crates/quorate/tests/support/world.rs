@@ -1,0 +1,89 @@
+//! The worlds that recipes are tested in: the in-memory store on paused time, and a real etcd.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use quorate::{
+    Client,
+    backend::{
+        Backend, Memory, Namespace,
+        etcd::{Etcd, EtcdOptions},
+        fault::{Fault, Faults},
+    },
+};
+
+use super::etcd;
+
+/// A store that any number of participants use, each over its own faulty connection.
+pub struct World(Kind);
+
+enum Kind {
+    Memory(Arc<dyn Backend>),
+    /// The keys of one test, in the etcd that all share.
+    Etcd(Vec<u8>),
+}
+
+/// A client, and what can go wrong between it and the store.
+pub struct Participant {
+    pub client: Client,
+    pub faults: Faults,
+}
+
+impl World {
+    pub fn memory() -> Self {
+        Self(Kind::Memory(Arc::new(Memory::new())))
+    }
+
+    pub fn etcd() -> Self {
+        static TESTS: AtomicU64 = AtomicU64::new(0);
+        let number = TESTS.fetch_add(1, Ordering::Relaxed);
+        Self(Kind::Etcd(format!("test-{}-{number}/", std::process::id()).into()))
+    }
+
+    pub fn join(&self) -> Participant {
+        let backend: Arc<dyn Backend> = match &self.0 {
+            Kind::Memory(store) => Arc::clone(store),
+            Kind::Etcd(prefix) => {
+                let options = EtcdOptions { endpoints: vec![etcd::shared()], ..Default::default() };
+                let etcd = Etcd::new(options).unwrap();
+                Arc::new(Namespace::new(Arc::new(etcd), prefix.as_slice()))
+            }
+        };
+        let fault = Fault::new(backend);
+        let faults = fault.faults();
+        Participant { client: Client::with_backend(Arc::new(fault)), faults }
+    }
+
+    /// A client to which nothing happens.
+    pub fn observer(&self) -> Client {
+        self.join().client
+    }
+}
+
+/// Makes two tests of one body: on the in-memory store with paused time, and on a real etcd.
+#[macro_export]
+macro_rules! scenarios {
+    ($($(#[$attribute:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
+        $($(#[$attribute])* async fn $name($world: $crate::support::world::World) $body)*
+
+        mod memory {
+            $(
+                #[tokio::test(start_paused = true)]
+                async fn $name() {
+                    super::$name($crate::support::world::World::memory()).await;
+                }
+            )*
+        }
+
+        mod etcd {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name($crate::support::world::World::etcd()).await;
+                }
+            )*
+        }
+    };
+}
