@@ -1,10 +1,14 @@
 //! Coordination recipes on etcd.
 
 pub mod backend;
+pub mod connect;
+#[doc(hidden)]
+pub mod duration;
 mod error;
 mod loss;
 mod runtime;
 
+pub use connect::ConnectOptions;
 pub use error::{Error, ErrorKind, Result};
 pub use loss::Loss;
 pub use quorate_engine::{
