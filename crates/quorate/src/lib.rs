@@ -4,6 +4,9 @@ mod admin;
 pub mod backend;
 mod claim;
 mod client;
+pub mod connect;
+#[doc(hidden)]
+pub mod duration;
 mod election;
 mod elector;
 mod error;
@@ -24,6 +27,7 @@ mod sessions;
 mod watch;
 
 pub use client::Client;
+pub use connect::ConnectOptions;
 pub use election::{Election, Leader, Leaders, Leadership};
 pub use elector::{Elector, LeaderState, Term};
 pub use error::{Error, ErrorKind, Result};
