@@ -6,6 +6,7 @@
 mod admin;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+mod memory;
 
 use std::{fmt, time::Duration};
 
@@ -18,6 +19,7 @@ use quorate_engine::{
 pub use self::admin::{
     Alarm, AlarmKind, AuthRequest, AuthResponse, Member, Permission, PermissionKind, Status,
 };
+pub use self::memory::Memory;
 use crate::Result;
 
 /// A store with etcd's semantics.
