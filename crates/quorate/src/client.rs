@@ -22,19 +22,82 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of any [`Backend`], for tests and for backends of one's own.
-    pub fn with_backend(backend: Arc<dyn Backend>) -> Self {
-        Self::assemble(backend, Arc::new(TokioRuntime::new()), Settings::default())
+    /// Connects to a store by its address: `mem:`, `mem:NAME`, `etcd://host:2379/namespace?option=...`
+    /// or a list of servers. [`ConnectOptions`] has the whole grammar, and is taken as well.
+    ///
+    /// A client of a cluster connects when it is first used, so this does not fail while the cluster is
+    /// down.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for an address that cannot be understood,
+    /// and for certificates that cannot be used.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// use quorate::Client;
+    ///
+    /// let client = Client::connect("mem:").await?;
+    /// client.put("greeting", "hello").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn connect<O>(options: O) -> Result<Self>
+    where
+        O: TryInto<ConnectOptions>,
+        O::Error: Into<Error>,
+    {
+        let options = options.try_into().map_err(Into::into)?;
+        options.check()?;
+        let backend = open(&options.target)?;
+        Ok(Self::with_backend_and(backend, options))
     }
 
-    pub(crate) fn assemble(
-        backend: Arc<dyn Backend>,
-        runtime: Arc<dyn Runtime>,
-        settings: Settings,
-    ) -> Self {
-        Self {
-            link: Link::new(backend, runtime, settings),
-        }
+    /// A client of any [`Backend`], for tests and for backends of one's own.
+    pub fn with_backend(backend: Arc<dyn Backend>) -> Self {
+        Self::with_backend_and(backend, ConnectOptions::memory())
+    }
+
+    /// As [`Client::with_backend`], with everything that the options say beside the store.
+    pub fn with_backend_and(backend: Arc<dyn Backend>, options: ConnectOptions) -> Self {
+        let runtime = options.runtime.unwrap_or_else(|| Arc::new(TokioRuntime::new()));
+        let settings = Settings {
+            call_timeout: options.timeout,
+            session_ttl: options.session_ttl,
+            drift: options.drift,
+            margin: options.margin,
+            holder: options.holder,
+        };
+        let client = Self { link: Link::new(backend, runtime, settings) };
+        if options.namespace.is_empty() { client } else { client.within(options.namespace) }
+    }
+
+    /// A client of the same store and session whose keys all lie under `name/`: it sees nothing else,
+    /// and its recipes are apart from those of other namespaces. Namespaces nest.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// # let client = quorate::Client::connect("mem:").await?;
+    /// client.namespace("prod").namespace("db").put("port", "5432").await?;
+    /// assert_eq!(client.get("prod/db/port").await?.expect("just put").value, "5432");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn namespace(&self, name: impl Into<Key>) -> Self {
+        self.within(namespace_prefix(name))
+    }
+
+    fn within(&self, prefix: Key) -> Self {
+        let inner = Arc::clone(&self.link.backend);
+        let backend = Arc::new(Namespace::new(inner, prefix));
+        Self { link: Link { core: Arc::clone(&self.link.core), backend } }
     }
 
     pub(crate) fn link(&self) -> &Link {

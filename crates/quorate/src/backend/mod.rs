@@ -6,11 +6,15 @@
 mod admin;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+<<<<<<< HEAD
 #[cfg(feature = "testing")]
 pub mod fault;
 mod namespace;
 #[cfg(test)]
 mod recorder;
+=======
+mod memory;
+>>>>>>> engine
 
 use std::{fmt, time::Duration};
 
@@ -23,7 +27,11 @@ use quorate_engine::{
 pub use self::admin::{
     Alarm, AlarmKind, AuthRequest, AuthResponse, Member, Permission, PermissionKind, Status,
 };
+<<<<<<< HEAD
 pub use self::namespace::Namespace;
+=======
+pub use self::memory::Memory;
+>>>>>>> engine
 use crate::Result;
 
 /// A store with etcd's semantics.
