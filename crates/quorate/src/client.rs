@@ -63,7 +63,9 @@ impl Client {
 
     /// As [`Client::with_backend`], with everything that the options say beside the store.
     pub fn with_backend_and(backend: Arc<dyn Backend>, options: ConnectOptions) -> Self {
-        let runtime = options.runtime.unwrap_or_else(|| Arc::new(TokioRuntime::new()));
+        let runtime = options
+            .runtime
+            .unwrap_or_else(|| Arc::new(TokioRuntime::new()));
         let settings = Settings {
             call_timeout: options.timeout,
             session_ttl: options.session_ttl,
@@ -71,8 +73,14 @@ impl Client {
             margin: options.margin,
             holder: options.holder,
         };
-        let client = Self { link: Link::new(backend, runtime, settings) };
-        if options.namespace.is_empty() { client } else { client.within(options.namespace) }
+        let client = Self {
+            link: Link::new(backend, runtime, settings),
+        };
+        if options.namespace.is_empty() {
+            client
+        } else {
+            client.within(options.namespace)
+        }
     }
 
     /// A client of the same store and session whose keys all lie under `name/`: it sees nothing else,
@@ -97,7 +105,12 @@ impl Client {
     fn within(&self, prefix: Key) -> Self {
         let inner = Arc::clone(&self.link.backend);
         let backend = Arc::new(Namespace::new(inner, prefix));
-        Self { link: Link { core: Arc::clone(&self.link.core), backend } }
+        Self {
+            link: Link {
+                core: Arc::clone(&self.link.core),
+                backend,
+            },
+        }
     }
 
     pub(crate) fn link(&self) -> &Link {

@@ -6,15 +6,12 @@
 mod admin;
 #[cfg(feature = "etcd")]
 pub mod etcd;
-<<<<<<< HEAD
 #[cfg(feature = "testing")]
 pub mod fault;
+mod memory;
 mod namespace;
 #[cfg(test)]
 mod recorder;
-=======
-mod memory;
->>>>>>> engine
 
 use std::{fmt, time::Duration};
 
@@ -27,11 +24,8 @@ use quorate_engine::{
 pub use self::admin::{
     Alarm, AlarmKind, AuthRequest, AuthResponse, Member, Permission, PermissionKind, Status,
 };
-<<<<<<< HEAD
-pub use self::namespace::Namespace;
-=======
 pub use self::memory::Memory;
->>>>>>> engine
+pub use self::namespace::Namespace;
 use crate::Result;
 
 /// A store with etcd's semantics.
