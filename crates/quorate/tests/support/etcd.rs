@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{LazyLock, Mutex, OnceLock},
+    sync::{LazyLock, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -399,11 +399,6 @@ impl Member {
 
 /// The major and minor version of an etcd.
 pub fn version(program: &Path) -> (u32, u32) {
-    static KNOWN: OnceLock<Mutex<Vec<(PathBuf, (u32, u32))>>> = OnceLock::new();
-    let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap();
-    if let Some((_, version)) = known.iter().find(|(path, _)| path == program) {
-        return *version;
-    }
     let output = Command::new(program).arg("--version").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let number = text
@@ -413,9 +408,7 @@ pub fn version(program: &Path) -> (u32, u32) {
     let mut parts = number
         .split('.')
         .map(|part| part.parse().unwrap_or_default());
-    let version = (parts.next().unwrap(), parts.next().unwrap());
-    known.push((program.to_owned(), version));
-    version
+    (parts.next().unwrap(), parts.next().unwrap())
 }
 
 /// Ports that were free a moment ago.

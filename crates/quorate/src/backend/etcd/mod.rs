@@ -1,5 +1,343 @@
 //! The backend for real etcd clusters.
+//!
+//! # Layout
+//!
+//! - `options`: how to reach a cluster
+//! - `pool`: the members, one connection each; `tls`: how these are secured
+//! - `call`: one call, from member to member; `auth`: the tokens that it needs; `classify`: what its
+//!   failures mean
+//! - `watch`: opens watches; `mux` and `demux`: the stream that carries them, from either side;
+//!   `buffer`: what a watcher has not read yet
+//! - `lease`: the stream of keepalives
+//! - `admin`: members, alarms, users and roles
+//! - `convert`: protobuf messages and the vocabulary
+//! - `tasks`: tasks that end with the backend
 
+mod admin;
+mod auth;
+mod buffer;
+mod call;
+mod classify;
+mod convert;
+mod demux;
+mod lease;
+mod mux;
 mod options;
+mod pool;
+#[cfg(feature = "raw")]
+mod raw;
+mod tasks;
+mod tls;
+mod watch;
 
-pub use options::{EtcdOptions, Identity, Tls, User};
+use std::{fmt, sync::Arc, time::Duration};
+
+use futures_core::future::BoxFuture;
+use quorate_engine::{
+    Granted, Header, LeaseId, LeaseStatus, Range, RangeResult, Revision, Txn, TxnResult,
+    WatchRequest,
+};
+use quorate_wire::etcdserverpb as pb;
+use tonic::Request;
+
+pub use self::options::{EtcdOptions, Identity, Tls, User};
+#[cfg(feature = "raw")]
+pub use self::raw::{Raw, RawChannel, TokenInterceptor};
+use self::{
+    admin::{alarm_from_wire, member_from_wire, status_from_wire},
+    auth::Auth,
+    call::{Attempt, Caller, Kind},
+    classify::Failure,
+    convert::{
+        header_from_wire, is_read_only, range_from_wire, range_to_wire, ttl_from_wire, ttl_to_wire,
+        txn_from_wire, txn_to_wire,
+    },
+    pool::Pool,
+    tasks::Tasks,
+    watch::Watches,
+};
+use crate::{
+    Error, ErrorKind, Result,
+    backend::{Alarm, AuthRequest, AuthResponse, Backend, BeatStream, Member, Status, Watching},
+};
+
+/// The least time between the probes of an idle connection that etcd puts up with.
+const KEEPALIVE_LEAST: Duration = Duration::from_secs(5);
+
+/// A real etcd cluster.
+///
+/// It holds at most one connection to each member and uses one of them, chosen at random at first, as
+/// long as that serves it. When a member fails to connect or to answer in time, it moves on to the
+/// next. Reads are asked again there; a write only if it certainly was not done.
+///
+/// # Drop
+///
+/// Dropping it ends its tasks and watches; calls under way fail, and keepalive streams go on.
+pub struct Etcd {
+    caller: Caller,
+    watches: Watches,
+    options: EtcdOptions,
+}
+
+impl Etcd {
+    /// Checks the options. Nothing is connected before the first call, which must be made within a
+    /// tokio runtime, as all must.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if an endpoint is not a URL of a host and a port,
+    /// a PEM block is missing or unreadable, or a time makes no sense.
+    pub fn new(options: EtcdOptions) -> Result<Self> {
+        let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message));
+        let EtcdOptions {
+            connect_timeout,
+            attempt_timeout,
+            call_timeout,
+            ..
+        } = options;
+        if [connect_timeout, attempt_timeout, call_timeout]
+            .iter()
+            .any(Duration::is_zero)
+        {
+            return invalid("a timeout of zero lets nothing be done");
+        }
+        if options.keepalive_interval < KEEPALIVE_LEAST {
+            return invalid("etcd cuts off who probes connections more often than every 5s");
+        }
+        if options.keepalive_timeout.is_zero() {
+            return invalid("a probe needs time to be answered");
+        }
+        let caller = Caller {
+            pool: Pool::new(&options)?,
+            auth: Auth::new(options.user.clone()),
+            tasks: Tasks::default(),
+            attempt_timeout,
+            call_timeout,
+        };
+        Ok(Self {
+            caller,
+            watches: Watches::default(),
+            options,
+        })
+    }
+
+    /// Asks a member that may not be in the list of endpoints, by itself.
+    async fn status_of(&self, url: &str) -> Result<Status> {
+        let member = self.caller.pool.find(url);
+        let outcome = async {
+            let channel = match member {
+                Some(member) => {
+                    self.caller
+                        .pool
+                        .connect(member, &self.caller.tasks)
+                        .await?
+                        .channel
+                }
+                None => {
+                    let (_, endpoint) = pool::endpoint(url, &self.options).map_err(|error| {
+                        Failure::new(error.kind(), error.to_string(), classify::Remedy::None)
+                    })?;
+                    pool::dial(&endpoint, self.options.connect_timeout).await?
+                }
+            };
+            // Served by the member alone: it needs neither a token nor a leader.
+            let mut client = pb::maintenance_client::MaintenanceClient::new(channel);
+            let answer = client.status(Request::new(pb::StatusRequest {})).await;
+            status_from_wire(answer.map_err(|status| Failure::of(&status))?.into_inner())
+        };
+        let patience = self.caller.attempt_timeout;
+        let outcome = tokio::time::timeout(patience, outcome).await;
+        outcome
+            .unwrap_or_else(|_| Err(Failure::unanswered(patience)))
+            .map_err(|failure| failure.into_error(false).context(url))
+    }
+}
+
+impl fmt::Debug for Etcd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Etcd")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend for Etcd {
+    fn range(&self, request: Range) -> BoxFuture<'_, Result<RangeResult>> {
+        let serializable = request.serializable;
+        let request = range_to_wire(request);
+        Box::pin(async move {
+            let send = |attempt: Attempt| {
+                let request = match serializable {
+                    true => attempt.request_to_any(request.clone()),
+                    false => attempt.request(request.clone()),
+                };
+                async move { attempt.kv().range(request).await }
+            };
+            let answer = self.caller.unary(Kind::Read, send).await?;
+            range_from_wire(answer).map_err(|failure| failure.into_error(false))
+        })
+    }
+
+    fn txn(&self, request: Txn) -> BoxFuture<'_, Result<TxnResult>> {
+        let kind = if is_read_only(&request) {
+            Kind::Read
+        } else {
+            Kind::Write
+        };
+        let request = txn_to_wire(request);
+        Box::pin(async move {
+            let send = |attempt: Attempt| {
+                let request = attempt.request(request.clone());
+                async move { attempt.kv().txn(request).await }
+            };
+            let answer = self.caller.unary(kind, send).await?;
+            txn_from_wire(answer).map_err(|failure| failure.into_error(kind == Kind::Write))
+        })
+    }
+
+    fn compact(&self, revision: Revision, physical: bool) -> BoxFuture<'_, Result<Header>> {
+        let message = pb::CompactionRequest {
+            revision: revision.0,
+            physical,
+        };
+        Box::pin(async move {
+            let send = |attempt: Attempt| {
+                let request = attempt.request(message);
+                async move { attempt.kv().compact(request).await }
+            };
+            let answer = self.caller.unary(Kind::Write, send).await?;
+            header_from_wire(answer.header).map_err(|failure| failure.into_error(true))
+        })
+    }
+
+    fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Watching>> {
+        Box::pin(self.watches.open(&self.caller, request))
+    }
+
+    fn grant(&self, id: LeaseId, ttl: Duration) -> BoxFuture<'_, Result<Granted>> {
+        let message = pb::LeaseGrantRequest {
+            id: id.0,
+            ttl: ttl_to_wire(ttl),
+        };
+        Box::pin(async move {
+            let send = |attempt: Attempt| {
+                let request = attempt.request(message);
+                async move { attempt.lease().lease_grant(request).await }
+            };
+            let answer = self.caller.unary(Kind::Write, send).await?;
+            if !answer.error.is_empty() {
+                return Err(Failure::of_text(&answer.error).into_error(true));
+            }
+            let header = header_from_wire(answer.header);
+            Ok(Granted {
+                header: header.map_err(|failure| failure.into_error(true))?,
+                id: LeaseId(answer.id),
+                ttl: ttl_from_wire(answer.ttl),
+            })
+        })
+    }
+
+    fn revoke(&self, id: LeaseId) -> BoxFuture<'_, Result<Header>> {
+        let message = pb::LeaseRevokeRequest { id: id.0 };
+        Box::pin(async move {
+            let send = |attempt: Attempt| {
+                let request = attempt.request(message);
+                async move { attempt.lease().lease_revoke(request).await }
+            };
+            let answer = self.caller.unary(Kind::Write, send).await?;
+            header_from_wire(answer.header).map_err(|failure| failure.into_error(true))
+        })
+    }
+
+    fn keep_alive(&self) -> BoxFuture<'_, Result<Box<dyn BeatStream>>> {
+        Box::pin(async move {
+            let open = |attempt: Attempt| async move {
+                let (pool, auth) = (Arc::clone(&self.caller.pool), Arc::clone(&self.caller.auth));
+                Ok(lease::Beats::open(attempt, pool, auth))
+            };
+            let beats = self
+                .caller
+                .attempts(Kind::Read, self.caller.deadline(), open)
+                .await?;
+            Ok(Box::new(beats) as Box<dyn BeatStream>)
+        })
+    }
+
+    fn lease_status(&self, id: LeaseId, keys: bool) -> BoxFuture<'_, Result<LeaseStatus>> {
+        let message = pb::LeaseTimeToLiveRequest { id: id.0, keys };
+        Box::pin(async move {
+            let send = |attempt: Attempt| {
+                let request = attempt.request(message);
+                async move { attempt.lease().lease_time_to_live(request).await }
+            };
+            let answer = self.caller.unary(Kind::Read, send).await?;
+            let header = header_from_wire(answer.header);
+            Ok(LeaseStatus {
+                header: header.map_err(|failure| failure.into_error(false))?,
+                id: LeaseId(answer.id),
+                granted: ttl_from_wire(answer.granted_ttl),
+                remaining: (answer.ttl >= 0).then(|| ttl_from_wire(answer.ttl)),
+                keys: answer.keys.into_iter().map(Into::into).collect(),
+            })
+        })
+    }
+
+    fn leases(&self) -> BoxFuture<'_, Result<Vec<LeaseId>>> {
+        Box::pin(async move {
+            let send = |attempt: Attempt| {
+                let request = attempt.request(pb::LeaseLeasesRequest {});
+                async move { attempt.lease().lease_leases(request).await }
+            };
+            let answer = self.caller.unary(Kind::Read, send).await?;
+            Ok(answer
+                .leases
+                .into_iter()
+                .map(|lease| LeaseId(lease.id))
+                .collect())
+        })
+    }
+
+    fn members(&self) -> BoxFuture<'_, Result<Vec<Member>>> {
+        Box::pin(async move {
+            let send = |attempt: Attempt| {
+                let request = attempt.request(pb::MemberListRequest { linearizable: true });
+                async move { attempt.cluster().member_list(request).await }
+            };
+            let answer = self.caller.unary(Kind::Read, send).await?;
+            Ok(answer.members.into_iter().map(member_from_wire).collect())
+        })
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        self.caller.pool.urls()
+    }
+
+    fn status(&self, endpoint: Option<String>) -> BoxFuture<'_, Result<Status>> {
+        Box::pin(async move {
+            if let Some(endpoint) = endpoint {
+                return self.status_of(&endpoint).await;
+            }
+            let send = |attempt: Attempt| {
+                let request = attempt.request_to_any(pb::StatusRequest {});
+                async move { attempt.maintenance().status(request).await }
+            };
+            let answer = self.caller.unary(Kind::Read, send).await?;
+            status_from_wire(answer).map_err(|failure| failure.into_error(false))
+        })
+    }
+
+    fn alarms(&self) -> BoxFuture<'_, Result<Vec<Alarm>>> {
+        Box::pin(async move {
+            let send = |attempt: Attempt| {
+                let request = attempt.request(pb::AlarmRequest::default());
+                async move { attempt.maintenance().alarm(request).await }
+            };
+            let answer = self.caller.unary(Kind::Read, send).await?;
+            Ok(answer.alarms.into_iter().map(alarm_from_wire).collect())
+        })
+    }
+
+    fn auth(&self, request: AuthRequest) -> BoxFuture<'_, Result<AuthResponse>> {
+        Box::pin(admin::auth(self, request))
+    }
+}

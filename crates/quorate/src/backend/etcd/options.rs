@@ -5,15 +5,17 @@ use std::{fmt, time::Duration};
 /// How to reach an etcd cluster, and how patient to be with it.
 #[derive(Clone, Debug)]
 pub struct EtcdOptions {
-    /// The members, as `http://host:port` or `https://host:port`.
+    /// The members, as `http://host:port` or `https://host:port`; without a port it is 2379.
     pub endpoints: Vec<String>,
-    /// How to verify the members and prove oneself; needed for `https`.
+    /// How to verify the members and prove oneself, for `https` alone; without it the system's
+    /// authorities are trusted.
     pub tls: Option<Tls>,
     /// Who to authenticate as.
     pub user: Option<User>,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
-    /// How long one member may take to answer before another is asked.
+    /// How long one member may take to answer, the whole answer included, before another is asked. With
+    /// a single endpoint a member may take the whole call.
     pub attempt_timeout: Duration,
     /// How long a call may take in all.
     pub call_timeout: Duration,

@@ -1,0 +1,384 @@
+//! The members: one connection each, one of them in use, the others in reserve.
+//!
+//! A client stays with the member that it has as long as that serves it. A member that fails is avoided
+//! for a while that grows with each failure, and is asked again when it is over or when no other is left.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::{
+    classify::{Failure, root_cause},
+    options::EtcdOptions,
+    tasks::{Flight, Tasks},
+    tls,
+};
+use crate::{Error, ErrorKind, Result};
+
+/// How long a member is avoided after its first failure, and at most.
+const AVOIDED_FIRST: Duration = Duration::from_millis(200);
+const AVOIDED_MOST: Duration = Duration::from_secs(10);
+
+/// The port of a URL that names none.
+const DEFAULT_PORT: u16 = 2379;
+
+/// The members of one cluster.
+#[derive(Debug)]
+pub(super) struct Pool {
+    members: Vec<Member>,
+    connect_timeout: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct Member {
+    url: String,
+    endpoint: Endpoint,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The member in use.
+    pinned: usize,
+    lines: Vec<Line>,
+}
+
+/// What is known of one member.
+#[derive(Debug, Default)]
+struct Line {
+    connection: Option<Connection>,
+    pending: Option<Flight<Connection>>,
+    /// How often it failed since it last answered.
+    failures: u32,
+    avoided_until: Option<Instant>,
+}
+
+/// A connection to one member. Clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    pub(super) member: usize,
+    pub(super) url: Arc<str>,
+    pub(super) channel: Channel,
+    /// Cancelled when the connection is given up; what is open on it may be dead, too.
+    pub(super) given_up: CancellationToken,
+}
+
+impl Pool {
+    /// Checks the options; nothing is connected yet.
+    pub(super) fn new(options: &EtcdOptions) -> Result<Arc<Self>> {
+        let mut members: Vec<Member> = Vec::new();
+        for url in &options.endpoints {
+            let (url, endpoint) = endpoint(url, options)?;
+            if members.iter().all(|member| member.url != url) {
+                members.push(Member { url, endpoint });
+            }
+        }
+        if members.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "no endpoint is given",
+            ));
+        }
+        let state = State {
+            // Clients with one list spread over the members.
+            pinned: fastrand::usize(..members.len()),
+            lines: members.iter().map(|_| Line::default()).collect(),
+        };
+        Ok(Arc::new(Self {
+            members,
+            connect_timeout: options.connect_timeout,
+            state: Mutex::new(state),
+        }))
+    }
+
+    /// How many members there are.
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Where each member is reached.
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.members
+            .iter()
+            .map(|member| member.url.clone())
+            .collect()
+    }
+
+    /// Where one member is reached.
+    pub(super) fn url(&self, member: usize) -> &str {
+        &self.members[member].url
+    }
+
+    /// The member of that URL, however it is written.
+    pub(super) fn find(&self, url: &str) -> Option<usize> {
+        let url = normalized(url).ok()?;
+        self.members.iter().position(|member| member.url == url)
+    }
+
+    /// The member to ask, without those that were tried: the pinned one, the next that is not avoided,
+    /// or the one that is avoided least longer. None if all were tried.
+    pub(super) fn pick(&self, tried: &[usize]) -> Option<usize> {
+        let state = self.state();
+        let now = Instant::now();
+        let count = self.members.len();
+        (0..count)
+            .map(|step| (state.pinned + step) % count)
+            .filter(|member| !tried.contains(member))
+            // Of equals the first is taken.
+            .min_by_key(|&member| {
+                state.lines[member]
+                    .avoided_until
+                    .filter(|&until| until > now)
+            })
+    }
+
+    /// The connection to a member, made if there is none. A failure to make it is noted here.
+    pub(super) async fn connect(
+        self: &Arc<Self>,
+        member: usize,
+        tasks: &Tasks,
+    ) -> Result<Connection, Failure> {
+        let pending = {
+            let mut state = self.state();
+            let line = &mut state.lines[member];
+            if let Some(connection) = &line.connection {
+                return Ok(connection.clone());
+            }
+            let start = || tasks.share(Arc::clone(self).dial(member));
+            line.pending.get_or_insert_with(start).clone()
+        };
+        pending.await
+    }
+
+    /// Notes that a member answered: it is the one in use unless that one is well.
+    pub(super) fn succeeded(&self, connection: &Connection) {
+        let mut state = self.state();
+        let line = &mut state.lines[connection.member];
+        line.failures = 0;
+        line.avoided_until = None;
+        if state.lines[state.pinned].failures > 0 {
+            state.pinned = connection.member;
+        }
+    }
+
+    /// Notes that a member failed on a connection: the connection is given up and the member avoided,
+    /// unless the connection has been replaced already.
+    pub(super) fn failed(&self, connection: &Connection) {
+        let mut state = self.state();
+        if connection.given_up.is_cancelled() {
+            return;
+        }
+        connection.given_up.cancel();
+        let line = &mut state.lines[connection.member];
+        line.connection = None;
+        line.avoid();
+    }
+
+    async fn dial(self: Arc<Self>, member: usize) -> Result<Connection, Failure> {
+        let Member { url, endpoint } = &self.members[member];
+        let dialed = dial(endpoint, self.connect_timeout).await;
+        let mut state = self.state();
+        let line = &mut state.lines[member];
+        line.pending = None;
+        match dialed {
+            Ok(channel) => {
+                let connection = Connection {
+                    member,
+                    url: url.as_str().into(),
+                    channel,
+                    given_up: CancellationToken::new(),
+                };
+                line.connection = Some(connection.clone());
+                Ok(connection)
+            }
+            Err(failure) => {
+                line.avoid();
+                Err(failure)
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing panics while the lock is held")
+    }
+}
+
+impl Line {
+    fn avoid(&mut self) {
+        let longest = AVOIDED_FIRST
+            .saturating_mul(1 << self.failures.min(10))
+            .min(AVOIDED_MOST);
+        self.failures = self.failures.saturating_add(1);
+        self.avoided_until = Some(Instant::now() + longest.mul_f64(0.5 + fastrand::f64() / 2.0));
+    }
+}
+
+/// Connects, within `patience` in all.
+pub(super) async fn dial(endpoint: &Endpoint, patience: Duration) -> Result<Channel, Failure> {
+    match tokio::time::timeout(patience, endpoint.connect()).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) => Err(Failure::unreachable(root_cause(&error))),
+        Err(_) => Err(Failure::unreachable(format!(
+            "no connection within {patience:?}"
+        ))),
+    }
+}
+
+/// Checks a URL and settles how its member is connected to.
+pub(super) fn endpoint(url: &str, options: &EtcdOptions) -> Result<(String, Endpoint)> {
+    let url = normalized(url)?;
+    let bad =
+        |why: String| Error::new(ErrorKind::InvalidArgument, format!("endpoint {url}: {why}"));
+    let mut endpoint = Endpoint::from_shared(url.clone())
+        .map_err(|error| bad(root_cause(&error)))?
+        .connect_timeout(options.connect_timeout)
+        .tcp_nodelay(true)
+        .tcp_keepalive(Some(options.keepalive_interval))
+        .tcp_keepalive_interval(Some(options.keepalive_timeout))
+        // Only while a call or a stream is open: etcd closes idle connections that are probed.
+        .http2_keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout)
+        .keep_alive_while_idle(false);
+    match (url.starts_with("https:"), &options.tls) {
+        (true, tls) => {
+            let config =
+                tls::config(&tls.clone().unwrap_or_default())?.timeout(options.connect_timeout);
+            endpoint = endpoint
+                .tls_config(config)
+                .map_err(|error| bad(root_cause(&error)))?;
+        }
+        (false, None) => (),
+        (false, Some(_)) => {
+            return Err(bad(
+                "TLS is configured, and http:// would not use it".to_owned()
+            ));
+        }
+    }
+    Ok((url, endpoint))
+}
+
+/// A URL as `scheme://host:port`.
+fn normalized(url: &str) -> Result<String> {
+    let bad = |why: &str| {
+        Error::new(
+            ErrorKind::InvalidArgument,
+            format!("endpoint {url:?}: {why}"),
+        )
+    };
+    let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
+    let scheme = uri
+        .scheme_str()
+        .filter(|scheme| ["http", "https"].contains(scheme));
+    let scheme = scheme.ok_or_else(|| bad("it must begin with http:// or https://"))?;
+    let authority = uri
+        .authority()
+        .filter(|authority| !authority.host().is_empty());
+    let authority = authority.ok_or_else(|| bad("it names no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(bad("user and password belong elsewhere"));
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return Err(bad("it must end after the port"));
+    }
+    let port = match authority.port() {
+        Some(port) => port.as_u16(),
+        None if authority.as_str().ends_with(':') => return Err(bad("it names no port")),
+        None => DEFAULT_PORT,
+    };
+    Ok(format!("{scheme}://{}:{port}", authority.host()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::etcd::Tls;
+
+    fn pool(endpoints: &[&str]) -> Result<Arc<Pool>> {
+        Pool::new(&EtcdOptions {
+            endpoints: endpoints.iter().map(ToString::to_string).collect(),
+            ..EtcdOptions::default()
+        })
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_meant_is_refused_with_the_reason() {
+        for (url, why) in [
+            ("127.0.0.1:2379", "must begin with http:// or https://"),
+            ("ftp://h:1", "must begin with http:// or https://"),
+            ("http://", "not a URL"),
+            ("http://h:1/path", "must end after the port"),
+            ("http://u:p@h:1", "belong elsewhere"),
+        ] {
+            let error = pool(&[url]).map(drop).expect_err(url);
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        let error = pool(&[]).map(drop).expect_err("nothing to connect to");
+        assert_eq!(error.to_string(), "no endpoint is given");
+    }
+
+    #[test]
+    fn credentials_are_never_sent_in_the_clear_by_mistake() {
+        let options = EtcdOptions {
+            endpoints: vec!["http://h:1".to_owned()],
+            tls: Some(Tls::default()),
+            ..EtcdOptions::default()
+        };
+        let error = Pool::new(&options)
+            .map(drop)
+            .expect_err("http with TLS settings");
+        assert!(
+            error.to_string().contains("http:// would not use it"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn one_endpoint_is_listed_once_however_it_is_written() {
+        let pool = pool(&["http://h", "http://h:2379/", "http://[::1]:1"]).expect("valid");
+        assert_eq!(pool.urls(), ["http://h:2379", "http://[::1]:1"]);
+        assert_eq!(pool.find("http://h"), Some(0));
+        assert_eq!(pool.find("http://other"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_member_is_avoided_for_a_while_and_asked_when_no_other_is_left() {
+        let pool = pool(&["http://a:1", "http://b:1", "http://c:1"]).expect("valid");
+        let connection = |member| {
+            let connection = Connection {
+                member,
+                url: pool.url(member).into(),
+                channel: pool.members[member].endpoint.connect_lazy(),
+                given_up: CancellationToken::new(),
+            };
+            pool.state().lines[member].connection = Some(connection.clone());
+            connection
+        };
+        let first = pool.pick(&[]).expect("there are members");
+        let failing = connection(first);
+        pool.failed(&failing);
+        let second = pool.pick(&[]).expect("there are members");
+        assert_ne!(first, second);
+        pool.succeeded(&connection(second));
+        let third = pool.pick(&[second]).expect("a third is left");
+        assert!(third != first && third != second);
+        assert_eq!(pool.pick(&[second, third]), Some(first));
+        assert_eq!(pool.pick(&[first, second, third]), None);
+        // What is well stays in use when the failed one may be asked again.
+        tokio::time::advance(AVOIDED_MOST).await;
+        assert_eq!(pool.pick(&[]), Some(second));
+        // An old connection's failure says nothing about a new one.
+        let fresh = connection(first);
+        pool.failed(&failing);
+        assert!(pool.state().lines[first].connection.is_some());
+        pool.failed(&fresh);
+        assert!(pool.state().lines[first].connection.is_none());
+    }
+}

@@ -1,0 +1,83 @@
+//! The wire crate's own clients, for what this library does not offer.
+
+use quorate_wire::{
+    etcdserverpb::{
+        auth_client::AuthClient, cluster_client::ClusterClient, kv_client::KvClient,
+        lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+        watch_client::WatchClient,
+    },
+    v3electionpb::election_client::ElectionClient,
+    v3lockpb::lock_client::LockClient,
+};
+use tonic::{
+    Request, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
+
+use super::{Etcd, auth::Token, call::Kind};
+use crate::Result;
+
+/// A connection that authenticates each request.
+pub type RawChannel = InterceptedService<Channel, TokenInterceptor>;
+
+/// Adds the user's token to each request.
+#[derive(Clone, Debug)]
+pub struct TokenInterceptor(Token);
+
+impl Interceptor for TokenInterceptor {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0.value {
+            request.metadata_mut().insert("token", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// The clients of one connection to one member, with one token: nothing is retried, renewed or timed.
+/// Outside semantic versioning.
+#[derive(Clone, Debug)]
+pub struct Raw(RawChannel);
+
+impl Etcd {
+    /// The generated clients, on the connection in use.
+    ///
+    /// # Errors
+    ///
+    /// No member can be connected to, or none authenticates the user.
+    pub async fn raw(&self) -> Result<Raw> {
+        let connect = |attempt: super::Attempt| async move { Ok(attempt) };
+        let attempt = self
+            .caller
+            .attempts(Kind::Read, self.caller.deadline(), connect)
+            .await?;
+        let interceptor = TokenInterceptor(attempt.token);
+        Ok(Raw(InterceptedService::new(
+            attempt.connection.channel,
+            interceptor,
+        )))
+    }
+}
+
+/// Defines one method a service.
+macro_rules! clients {
+    ($($name:ident: $client:ident,)*) => {
+        impl Raw {$(
+            #[doc = concat!("A client of the service of that name: [`", stringify!($client), "`].")]
+            pub fn $name(&self) -> $client<RawChannel> {
+                $client::new(self.0.clone())
+            }
+        )*}
+    };
+}
+
+clients! {
+    auth: AuthClient,
+    cluster: ClusterClient,
+    election: ElectionClient,
+    kv: KvClient,
+    lease: LeaseClient,
+    lock: LockClient,
+    maintenance: MaintenanceClient,
+    watch: WatchClient,
+}

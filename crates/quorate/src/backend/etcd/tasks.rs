@@ -1,0 +1,57 @@
+//! Tasks that end with the backend, and work that many wait for.
+
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::classify::Failure;
+use crate::runtime::{Runtime as _, TokioRuntime};
+
+/// Spawns tasks, and ends all of them when it is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    runtime: TokioRuntime,
+    closed: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs `task` until it ends or the backend does. It must be called within a tokio runtime.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let closed = self.closed.clone();
+        self.runtime.spawn(Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = closed.cancelled() => (),
+                () = task => (),
+            }
+        }));
+    }
+
+    /// Runs `work` once for all who wait for it; it goes on whoever of them goes away.
+    pub(super) fn share<T: Clone + Send + Sync + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Flight<T> {
+        let (report, outcome) = oneshot::channel();
+        self.spawn(async move {
+            // Nobody may be waiting any more; what was achieved is kept elsewhere.
+            let _ = report.send(work.await);
+        });
+        outcome
+            .map(|told| told.unwrap_or_else(|_| Err(Failure::closed())))
+            .boxed()
+            .shared()
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
+}
+
+/// The outcome of work that is done once.
+pub(super) type Flight<T> = Shared<BoxFuture<'static, Result<T, Failure>>>;
