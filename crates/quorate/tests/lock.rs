@@ -1,6 +1,7 @@
 //! Locks: exclusion, order, loss, and nothing left behind.
 #![allow(clippy::unwrap_used)] // here a panic is a failed test
 
+#[macro_use]
 mod support;
 
 use std::time::Duration;

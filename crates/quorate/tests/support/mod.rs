@@ -5,6 +5,7 @@
 pub mod certificates;
 pub mod etcd;
 pub mod proxy;
+pub mod world;
 
 use std::{future::Future, time::Duration};
 
