@@ -4,6 +4,8 @@ mod admin;
 pub mod backend;
 mod claim;
 mod client;
+#[cfg(feature = "testing")]
+pub mod conformance;
 pub mod connect;
 #[doc(hidden)]
 pub mod duration;
