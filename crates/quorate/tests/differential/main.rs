@@ -21,7 +21,7 @@
 //! - A put that keeps value or lease, in a transaction that deletes to the end: it can panic etcd.
 //! - A compaction at a revision that changed a key twice: etcd 3.5 dies of the next read.
 //! - With etcd 3.4, a watch from a negative revision, which 3.4 takes for the present one, and a watch
-//!   from the very revision of the last compaction, which does not tell its deletions in 3.4.
+//!   from the very revision of the last compaction if that deleted keys, which 3.4 does not tell.
 #![cfg(feature = "etcd")]
 #![allow(unreachable_pub, clippy::unwrap_used)] // here a panic is a failed test
 

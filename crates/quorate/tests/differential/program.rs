@@ -37,6 +37,8 @@ pub struct Maker {
     pub watches: usize,
     /// The revisions at which a key changed twice.
     pub doubled: BTreeSet<Revision>,
+    /// The revisions that deleted something.
+    pub deleting: BTreeSet<Revision>,
 }
 
 /// How many keys there are; each is one, two or three bytes long.
@@ -55,6 +57,7 @@ impl Maker {
             compacted: Revision::ZERO,
             watches: 0,
             doubled: BTreeSet::new(),
+            deleting: BTreeSet::new(),
         }
     }
 
@@ -332,10 +335,11 @@ impl Maker {
         request.start = match self.rng.u32(..10) {
             0..3 => Revision::ZERO,
             3 => Revision(self.revision.0 + self.rng.i64(0..30)),
-            4 => Revision(self.compacted.0 + self.rng.i64(-3..3)),
+            4..6 => Revision(self.compacted.0 + self.rng.i64(-2..2)),
             _ => self.kept(),
         };
-        let differs = request.start < Revision::ZERO || request.start == self.compacted;
+        let differs = request.start < Revision::ZERO
+            || request.start == self.compacted && self.deleting.contains(&request.start);
         if differs && !self.is_35 {
             request.start = self.compacted.next();
         }

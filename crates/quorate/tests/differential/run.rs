@@ -298,17 +298,23 @@ impl Both {
         self.range(all).await;
     }
 
-    /// Notes at which revisions a key changed twice.
+    /// Notes which revisions changed a key twice, and which deleted one.
     fn look_at_log(&mut self) {
         while let Some(Some(batch)) = self.log.next().now_or_never() {
-            for pair in batch
+            for changes in batch
                 .unwrap()
                 .events
                 .chunk_by(|a, b| a.revision() == b.revision())
             {
-                let keys: BTreeSet<_> = pair.iter().map(Event::key).collect();
-                if keys.len() < pair.len() {
-                    self.maker.doubled.insert(pair[0].revision());
+                let keys: BTreeSet<_> = changes.iter().map(Event::key).collect();
+                if keys.len() < changes.len() {
+                    self.maker.doubled.insert(changes[0].revision());
+                }
+                if changes
+                    .iter()
+                    .any(|event| matches!(event, Event::Delete { .. }))
+                {
+                    self.maker.deleting.insert(changes[0].revision());
                 }
             }
         }
