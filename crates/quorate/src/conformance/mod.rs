@@ -1,4 +1,4 @@
-//! The conformance suite: what every [`Backend`] must do, as tests.
+//! The conformance suite: what every [`Backend`](crate::backend::Backend) must do, as tests.
 //!
 //! [`conformance!`](crate::conformance!) makes one test of every case, so that no backend leaves a case
 //! out. It takes a name for the module of the tests, and how to come by a backend: an async function or
@@ -46,6 +46,8 @@ pub mod admin;
 pub mod kv;
 #[doc(hidden)]
 pub mod lease;
+#[doc(hidden)]
+pub mod refusal;
 mod subject;
 #[doc(hidden)]
 pub mod txn;
@@ -69,7 +71,7 @@ pub enum Need {
     Shared,
 }
 
-/// Makes one test of every conformance case, for one backend; see [the suite](crate::conformance).
+/// Makes one test of every conformance case, for one backend; see [the suite](mod@crate::conformance).
 #[macro_export]
 macro_rules! conformance {
     ($name:ident, $factory:expr) => {
@@ -147,9 +149,21 @@ macro_rules! __conformance_table {
                 one_stream_keeps_several_leases_alive,
                 one_transaction_attaches_keys_to_several_leases,
             ;
+            refusal, Alone:
+                a_read_within_before_a_compaction_is_refused,
+            ;
+            refusal, Shared:
+                no_key_may_be_written_twice,
+                a_list_holds_128_entries_and_no_more,
+                operations_without_a_key_are_refused_wherever_they_stand,
+                a_put_that_keeps_something_must_not_bring_it,
+                a_put_that_keeps_something_needs_the_key,
+                a_put_with_an_unknown_lease_is_refused,
+                a_read_within_at_a_future_revision_is_refused,
+                a_request_that_is_too_large_is_refused,
+            ;
             txn, Alone:
                 what_changes_nothing_makes_no_revision,
-                a_read_within_before_a_compaction_is_refused,
             ;
             txn, Shared:
                 a_transaction_takes_the_branch_that_its_condition_chooses,
@@ -165,15 +179,7 @@ macro_rules! __conformance_table {
                 inner_conditions_see_the_store_as_it_was_before_all,
                 transactions_nest_and_answer_in_the_same_shape,
                 a_read_within_can_look_back,
-                no_key_may_be_written_twice,
                 a_key_may_be_written_in_both_branches_and_deleted_twice,
-                a_list_holds_128_entries_and_no_more,
-                operations_without_a_key_are_refused_wherever_they_stand,
-                a_put_that_keeps_something_must_not_bring_it,
-                a_put_that_keeps_something_needs_the_key,
-                a_put_with_an_unknown_lease_is_refused,
-                a_read_within_at_a_future_revision_is_refused,
-                a_request_that_is_too_large_is_refused,
             ;
             watch, Alone:
                 a_watch_from_before_a_compaction_tells_the_oldest_revision_kept,
@@ -235,6 +241,7 @@ mod tests {
             include_str!("admin.rs"),
             include_str!("kv.rs"),
             include_str!("lease.rs"),
+            include_str!("refusal.rs"),
             include_str!("txn.rs"),
             include_str!("watch.rs"),
         ];
