@@ -11,7 +11,7 @@ use quorate::{
     Client, ErrorKind, Event, KeyRange, Loss, Op, TokenGate, Txn, WatchRequest,
     backend::fault::{CallKind, Calls, Fate, Partition},
 };
-use support::{until, world::World};
+use support::until;
 
 const NAME: &str = "jobs";
 const TTL: Duration = Duration::from_secs(2);
@@ -160,8 +160,9 @@ scenarios! {
         let observer = world.observer();
         let holder = observer.lock(NAME).acquire().await.unwrap();
         let client = world.observer();
-        let wait = tokio::time::timeout(Duration::from_millis(300), client.lock(NAME).acquire());
-        assert!(wait.await.is_err());
+        let lock = client.lock(NAME);
+        let wait = tokio::time::timeout(Duration::from_millis(300), lock.acquire()).await;
+        assert!(wait.is_err());
         until_queue_is(&observer, 1).await;
         drop(holder);
         until_queue_is(&observer, 0).await;
