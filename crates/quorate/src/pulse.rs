@@ -422,6 +422,8 @@ impl Beater {
     async fn wait(&mut self) -> Woken {
         let runtime = &self.pulse.runtime;
         let opening_ends = match &self.channel {
+            // Without a lease there is nothing to open a stream for.
+            _ if self.leases.is_empty() => None,
             Channel::Closed { until } | Channel::Opening { until, .. } => Some(*until),
             Channel::Open(_) => None,
         };
