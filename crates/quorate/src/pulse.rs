@@ -121,6 +121,8 @@ struct Beater {
     channel: Channel,
     backoff: Backoff,
     revocations: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Whether it ended for want of work, rather than being torn down.
+    ended: bool,
 }
 
 /// One lease's beats.
@@ -170,6 +172,7 @@ impl Beater {
             channel,
             backoff,
             revocations: FuturesUnordered::new(),
+            ended: false,
         }
     }
 
@@ -178,6 +181,7 @@ impl Beater {
             self.take_over();
             self.attend();
             if self.is_idle() {
+                self.ended = true;
                 return;
             }
             match self.wait().await {
@@ -449,9 +453,13 @@ impl Beater {
     }
 }
 
-/// If the task is torn down with its runtime, or by a panic, nobody keeps the sessions alive.
+/// If the task is torn down with its runtime, or by a panic, nobody keeps the sessions alive; later
+/// sessions have another.
 impl Drop for Beater {
     fn drop(&mut self) {
+        if !self.ended {
+            lock(&self.pulse.waiting).running = false;
+        }
         for heart in self.leases.values() {
             if let Some(session) = heart.session.upgrade() {
                 session.abandon();
