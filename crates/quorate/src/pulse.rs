@@ -71,7 +71,7 @@ impl Pulse {
             call_timeout,
             waiting: Mutex::default(),
             wake: Notify::new(),
-            this: this.clone(),
+            this: std::sync::Weak::clone(this),
         })
     }
 
@@ -161,7 +161,7 @@ enum Woken {
 
 impl Beater {
     fn new(pulse: Arc<Pulse>) -> Self {
-        let backoff = Backoff::new(Arc::clone(&pulse.runtime));
+        let backoff = Backoff::new(&pulse.runtime);
         let channel = Channel::Closed {
             until: pulse.runtime.now(),
         };
@@ -392,7 +392,7 @@ impl Beater {
         let pulse = Arc::clone(&self.pulse);
         self.revocations.push(Box::pin(async move {
             let give_up = pulse.runtime.now() + ttl;
-            let mut backoff = Backoff::new(Arc::clone(&pulse.runtime));
+            let mut backoff = Backoff::new(&pulse.runtime);
             let result = loop {
                 let revoke = pulse.backend.revoke(lease);
                 let what = "revocation of a lease";
