@@ -260,12 +260,12 @@ impl Owner {
         report: oneshot::Sender<Result<Report>>,
         outcome: oneshot::Sender<Result<()>>,
     ) {
-        if let Some(hold) = self.create(report).await {
-            if let Some(released) = self.keep(&hold).await {
-                let result = self.delete(&hold).await;
-                if released {
-                    let _ = outcome.send(result);
-                }
+        if let Some(hold) = self.create(report).await
+            && let Some(released) = self.keep(&hold).await
+        {
+            let result = self.delete(&hold).await;
+            if released {
+                let _ = outcome.send(result);
             }
         }
         if self.ambiguous {
@@ -276,7 +276,7 @@ impl Owner {
     /// Makes the key, and tells the caller. `None` if there is nothing to keep.
     async fn create(&mut self, report: oneshot::Sender<Result<Report>>) -> Option<Arc<Hold>> {
         let mut report = Some(report);
-        let mut backoff = Backoff::new(Arc::clone(self.creation.link.runtime()));
+        let mut backoff = Backoff::new(self.creation.link.runtime());
         loop {
             let session = &self.creation.session;
             if let SessionState::Lost(loss) = session.state() {
@@ -397,7 +397,7 @@ impl Owner {
     async fn delete(&self, hold: &Hold) -> Result<()> {
         let fence = Compare::create_revision(&hold.key).eq(hold.token);
         let txn = Txn::new().when(fence).then(Op::delete(&hold.key));
-        let mut backoff = Backoff::new(Arc::clone(self.creation.link.runtime()));
+        let mut backoff = Backoff::new(self.creation.link.runtime());
         let mut maybe_done = false;
         loop {
             match self.creation.link.txn(txn.clone()).await {
@@ -426,7 +426,7 @@ impl Owner {
         let request = WatchRequest::new(key).puts_only();
         let mut feed = Feed::new(link, request, Resume::FromNow);
         let delete = Txn::new().then(Op::delete(key));
-        let mut backoff = Backoff::new(Arc::clone(link.runtime()));
+        let mut backoff = Backoff::new(link.runtime());
         let sweep = async {
             // Whatever the signal is, a new stream or the key itself: look, and delete.
             while let Ok(Signal::Opened(_) | Signal::Batch(_)) = feed.next().await {
@@ -485,7 +485,7 @@ async fn watch_own(link: &Link, hold: &Hold) -> Loss {
 
 /// The revision at which our incarnation of the key was seen to stand, or that it is lost.
 async fn read_own(link: &Link, hold: &Hold) -> Result<Revision, Loss> {
-    let mut backoff = Backoff::new(Arc::clone(link.runtime()));
+    let mut backoff = Backoff::new(link.runtime());
     loop {
         match link.range(Range::new(&hold.key).keys_only()).await {
             Ok(range) => match range.kvs.first() {

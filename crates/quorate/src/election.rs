@@ -5,7 +5,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -383,7 +382,7 @@ impl Observation {
 impl View {
     async fn list(queue: &Queue) -> Result<Self> {
         let link = queue.link();
-        let mut backoff = Backoff::new(Arc::clone(link.runtime()));
+        let mut backoff = Backoff::new(link.runtime());
         let range = loop {
             match link.range(Range::new(queue.range())).await {
                 Ok(range) => break range,

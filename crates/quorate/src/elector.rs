@@ -1,6 +1,6 @@
 //! The managed elector: campaigns again after every loss, and runs a task only while it leads.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future};
 use tokio::sync::watch;
@@ -233,7 +233,7 @@ async fn campaign_for_ever<F, T>(
 where
     F: Future<Output = T>,
 {
-    let mut backoff = Backoff::new(Arc::clone(election.link().runtime()));
+    let mut backoff = Backoff::new(election.link().runtime());
     loop {
         let leadership = tokio::select! {
             biased;

@@ -43,6 +43,8 @@ pub enum ErrorKind {
     Internal,
     /// The caller should correct the call: retrying it cannot help.
     InvalidArgument,
+    /// The caller should correct what is stored: it cannot be decoded.
+    InvalidData,
     /// The caller should stop its work: the hold is gone.
     Lost,
     /// The caller should check the name: there is no such thing.
@@ -77,6 +79,7 @@ impl ErrorKind {
             Self::ClusterChanged => 13,
             Self::Unsupported => 14,
             Self::Internal => 15,
+            Self::InvalidData => 16,
         }
     }
 }

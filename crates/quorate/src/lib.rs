@@ -15,6 +15,8 @@ mod error;
 mod fenced;
 mod gate;
 mod holder;
+#[cfg(feature = "serde")]
+mod json;
 mod kv;
 mod lease;
 mod link;

@@ -54,6 +54,9 @@ pub(crate) struct Core {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) settings: Settings,
     pub(crate) sessions: Sessions,
+    /// The cluster, if it is one.
+    #[cfg(feature = "raw")]
+    pub(crate) etcd: std::sync::OnceLock<Arc<crate::backend::etcd::Etcd>>,
     seen: Mutex<Seen>,
 }
 
@@ -91,6 +94,8 @@ impl Link {
             runtime,
             settings,
             sessions,
+            #[cfg(feature = "raw")]
+            etcd: std::sync::OnceLock::new(),
             seen: Mutex::default(),
         };
         Self {

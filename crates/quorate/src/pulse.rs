@@ -71,7 +71,7 @@ impl Pulse {
             call_timeout,
             waiting: Mutex::default(),
             wake: Notify::new(),
-            this: this.clone(),
+            this: std::sync::Weak::clone(this),
         })
     }
 
@@ -121,6 +121,8 @@ struct Beater {
     channel: Channel,
     backoff: Backoff,
     revocations: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Whether it ended for want of work, rather than being torn down.
+    ended: bool,
 }
 
 /// One lease's beats.
@@ -159,7 +161,7 @@ enum Woken {
 
 impl Beater {
     fn new(pulse: Arc<Pulse>) -> Self {
-        let backoff = Backoff::new(Arc::clone(&pulse.runtime));
+        let backoff = Backoff::new(&pulse.runtime);
         let channel = Channel::Closed {
             until: pulse.runtime.now(),
         };
@@ -170,6 +172,7 @@ impl Beater {
             channel,
             backoff,
             revocations: FuturesUnordered::new(),
+            ended: false,
         }
     }
 
@@ -178,6 +181,7 @@ impl Beater {
             self.take_over();
             self.attend();
             if self.is_idle() {
+                self.ended = true;
                 return;
             }
             match self.wait().await {
@@ -388,7 +392,7 @@ impl Beater {
         let pulse = Arc::clone(&self.pulse);
         self.revocations.push(Box::pin(async move {
             let give_up = pulse.runtime.now() + ttl;
-            let mut backoff = Backoff::new(Arc::clone(&pulse.runtime));
+            let mut backoff = Backoff::new(&pulse.runtime);
             let result = loop {
                 let revoke = pulse.backend.revoke(lease);
                 let what = "revocation of a lease";
@@ -422,6 +426,8 @@ impl Beater {
     async fn wait(&mut self) -> Woken {
         let runtime = &self.pulse.runtime;
         let opening_ends = match &self.channel {
+            // Without a lease there is nothing to open a stream for.
+            _ if self.leases.is_empty() => None,
             Channel::Closed { until } | Channel::Opening { until, .. } => Some(*until),
             Channel::Open(_) => None,
         };
@@ -447,9 +453,13 @@ impl Beater {
     }
 }
 
-/// If the task is torn down with its runtime, or by a panic, nobody keeps the sessions alive.
+/// If the task is torn down with its runtime, or by a panic, nobody keeps the sessions alive; later
+/// sessions have another.
 impl Drop for Beater {
     fn drop(&mut self) {
+        if !self.ended {
+            lock(&self.pulse.waiting).running = false;
+        }
         for heart in self.leases.values() {
             if let Some(session) = heart.session.upgrade() {
                 session.abandon();

@@ -4,8 +4,6 @@
 //! A contender of `NAME` is the key `NAME/<lease>` or `NAME/<lease>-<n>`, both numbers as etcd's own
 //! tools write them: the lease in hexadecimal. The one with the lowest create revision holds.
 
-use std::sync::Arc;
-
 use futures_util::future::{Either, select};
 
 use crate::{
@@ -250,7 +248,7 @@ impl Queue {
     /// A member's own store will do if it is not older than that: nothing older than us can ever come
     /// back, so if nobody is before us at some revision, nobody is at any later one.
     async fn look(&self, claim: &Claim, not_before: Revision) -> Result<Place> {
-        let mut backoff = Backoff::new(Arc::clone(self.link.runtime()));
+        let mut backoff = Backoff::new(self.link.runtime());
         let mut serializable = true;
         let mut all = false;
         let lost = claim.lost();

@@ -130,7 +130,7 @@ impl Maker {
     async fn grant(&self, ttl: Duration) -> Result<Session> {
         let started = self.runtime.now();
         let give_up = started + self.settings.call_timeout;
-        let mut backoff = Backoff::new(Arc::clone(&self.runtime));
+        let mut backoff = Backoff::new(&self.runtime);
         let mut id = self.random_id();
         let mut first_sent = None;
         loop {

@@ -425,6 +425,32 @@ async fn closing_the_backend_ends_its_watches() {
     assert!(Pin::new(&mut stream).next().await.is_none());
 }
 
+#[test]
+fn a_backend_outlives_the_runtime_that_connected_it() {
+    let etcd = shared();
+    for _ in 0..2 {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        assert!(runtime.block_on(etcd.range(Range::new("k"))).is_ok());
+    }
+    // A connection that is cut short with its runtime is made again on the next.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let interrupted = shared();
+    let begun = async {
+        tokio::select! {
+            biased;
+            _ = interrupted.range(Range::new("k")) => panic!("nothing is answered at once"),
+            () = std::future::ready(()) => (),
+        }
+    };
+    runtime.block_on(begun);
+    drop(runtime);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    assert!(runtime.block_on(interrupted.range(Range::new("k"))).is_ok());
+}
+
 #[tokio::test]
 async fn without_a_server_the_error_names_each_endpoint_with_its_reason() {
     let etcd = Etcd::new(EtcdOptions {

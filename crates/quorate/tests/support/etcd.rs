@@ -169,10 +169,11 @@ impl Builder {
                     let file = |name: &str| directory.path().join(name).display().to_string();
                     flags.push(format!("--cert-file={}", file("server.pem")));
                     flags.push(format!("--key-file={}", file("server.key")));
-                    flags.push(format!("--trusted-ca-file={}", file("ca.pem")));
-                }
-                if self.client_certificates {
-                    flags.push("--client-cert-auth".to_owned());
+                    // With authorities to trust etcd demands certificates, even unless told to.
+                    if self.client_certificates {
+                        flags.push("--client-cert-auth".to_owned());
+                        flags.push(format!("--trusted-ca-file={}", file("ca.pem")));
+                    }
                 }
                 flags.extend(self.flags.iter().cloned());
                 Member {

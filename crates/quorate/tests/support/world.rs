@@ -39,21 +39,29 @@ impl World {
     pub fn etcd() -> Self {
         static TESTS: AtomicU64 = AtomicU64::new(0);
         let number = TESTS.fetch_add(1, Ordering::Relaxed);
-        Self(Kind::Etcd(format!("test-{}-{number}/", std::process::id()).into()))
+        Self(Kind::Etcd(
+            format!("test-{}-{number}/", std::process::id()).into(),
+        ))
     }
 
     pub fn join(&self) -> Participant {
         let backend: Arc<dyn Backend> = match &self.0 {
             Kind::Memory(store) => Arc::clone(store),
             Kind::Etcd(prefix) => {
-                let options = EtcdOptions { endpoints: vec![etcd::shared()], ..Default::default() };
+                let options = EtcdOptions {
+                    endpoints: vec![etcd::shared()],
+                    ..Default::default()
+                };
                 let etcd = Etcd::new(options).unwrap();
                 Arc::new(Namespace::new(Arc::new(etcd), prefix.as_slice()))
             }
         };
         let fault = Fault::new(backend);
         let faults = fault.faults();
-        Participant { client: Client::with_backend(Arc::new(fault)), faults }
+        Participant {
+            client: Client::with_backend(Arc::new(fault)),
+            faults,
+        }
     }
 
     /// A client to which nothing happens.

@@ -65,9 +65,8 @@ impl Auth {
             if let Some(token) = &state.token {
                 return Ok(token.clone());
             }
-            let start =
-                || tasks.share(Arc::clone(self).fetch(user.clone(), connection.clone(), deadline));
-            state.pending.get_or_insert_with(start).clone()
+            let fetch = || Arc::clone(self).fetch(user.clone(), connection.clone(), deadline);
+            tasks.join(&mut state.pending, fetch)
         };
         pending.await
     }

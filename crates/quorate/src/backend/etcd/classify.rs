@@ -18,6 +18,8 @@ pub(super) struct Failure {
     pub(super) message: String,
     pub(super) fate: Fate,
     pub(super) remedy: Remedy,
+    /// Nobody answered: the connection failed.
+    pub(super) is_of_connection: bool,
     /// What the store refused the request for, if it did.
     refusal: Option<Refusal>,
 }
@@ -52,6 +54,7 @@ impl Failure {
             message: message.into(),
             fate: NotDone,
             remedy,
+            is_of_connection: false,
             refusal: None,
         }
     }
@@ -140,12 +143,17 @@ impl Failure {
         }
     }
 
-    /// A connection that failed: the request was sent unless connecting itself failed.
+    /// A connection that failed: the request was sent unless the causes tell otherwise.
     fn of_transport(source: &(dyn StdError + 'static)) -> Self {
         let mut failure = Self::unreachable(root_cause(source));
-        let mut chain = causes(source);
-        let alert = failure.message.starts_with("received fatal alert");
-        if !chain.any(|cause| cause.is::<ConnectError>()) && !alert {
+        failure.is_of_connection = true;
+        let unconnected = causes(source).any(<dyn StdError>::is::<ConnectError>);
+        // With these words hyper gives back a request that a dying connection has not taken, and with
+        // these TLS tells that the server did not let the client in.
+        let cancelled = causes(source).any(|cause| cause.to_string() == "operation was canceled");
+        let untaken = cancelled && UNTAKEN.contains(&&*failure.message);
+        let refused = failure.message.starts_with("received fatal alert");
+        if !(unconnected || untaken || refused) {
             failure.fate = Unknown;
         }
         failure
@@ -171,6 +179,9 @@ impl Failure {
         }
     }
 }
+
+/// The root causes of a cancelled request that was never sent.
+const UNTAKEN: [&str; 2] = ["connection closed", "connection was not ready"];
 
 /// The beginnings of etcd's texts that are no refusals of the store. A text stands before those that
 /// it is the beginning of.

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! - `options`: how to reach a cluster
-//! - `pool`: the members, one connection each; `tls`: how these are secured
+//! - `pool`: the members, one connection each; `dial`: how it is made; `tls`: how it is secured
 //! - `call`: one call, from member to member; `auth`: the tokens that it needs; `classify`: what its
 //!   failures mean
 //! - `watch`: opens watches; `mux` and `demux`: the stream that carries them, from either side;
@@ -20,6 +20,7 @@ mod call;
 mod classify;
 mod convert;
 mod demux;
+mod dial;
 mod lease;
 mod mux;
 mod options;
@@ -37,8 +38,7 @@ use quorate_engine::{
     Granted, Header, LeaseId, LeaseStatus, Range, RangeResult, Revision, Txn, TxnResult,
     WatchRequest,
 };
-use quorate_wire::etcdserverpb as pb;
-use tonic::Request;
+use quorate_wire::etcdserverpb::{self as pb, maintenance_client::MaintenanceClient};
 
 pub use self::options::{EtcdOptions, Identity, Tls, User};
 #[cfg(feature = "raw")]
@@ -47,11 +47,12 @@ use self::{
     admin::{alarm_from_wire, member_from_wire, status_from_wire},
     auth::Auth,
     call::{Attempt, Caller, Kind},
-    classify::Failure,
+    classify::{Failure, Remedy},
     convert::{
         header_from_wire, is_read_only, range_from_wire, range_to_wire, ttl_from_wire, ttl_to_wire,
         txn_from_wire, txn_to_wire,
     },
+    dial::Dial,
     pool::Pool,
     tasks::Tasks,
     watch::Watches,
@@ -123,33 +124,42 @@ impl Etcd {
 
     /// Asks a member that may not be in the list of endpoints, by itself.
     async fn status_of(&self, url: &str) -> Result<Status> {
-        let member = self.caller.pool.find(url);
-        let outcome = async {
-            let channel = match member {
-                Some(member) => {
-                    self.caller
-                        .pool
-                        .connect(member, &self.caller.tasks)
-                        .await?
-                        .channel
-                }
+        let Caller {
+            pool,
+            tasks,
+            attempt_timeout: patience,
+            ..
+        } = &self.caller;
+        let asked = async {
+            let connection = match pool.find(url) {
+                Some(member) => Some(pool.connect(member, tasks).await?),
+                None => None,
+            };
+            let channel = match &connection {
+                Some(connection) => connection.channel.clone(),
                 None => {
-                    let (_, endpoint) = pool::endpoint(url, &self.options).map_err(|error| {
-                        Failure::new(error.kind(), error.to_string(), classify::Remedy::None)
+                    let dial = Dial::new(url, &self.options).map_err(|error| {
+                        Failure::new(error.kind(), error.to_string(), Remedy::None)
                     })?;
-                    pool::dial(&endpoint, self.options.connect_timeout).await?
+                    dial.connect().await?
                 }
             };
             // Served by the member alone: it needs neither a token nor a leader.
-            let mut client = pb::maintenance_client::MaintenanceClient::new(channel);
-            let answer = client.status(Request::new(pb::StatusRequest {})).await;
-            status_from_wire(answer.map_err(|status| Failure::of(&status))?.into_inner())
+            let mut client = MaintenanceClient::new(channel);
+            let answer = client.status(pb::StatusRequest {});
+            let failure = match tokio::time::timeout(*patience, answer).await {
+                Ok(Ok(answer)) => return status_from_wire(answer.into_inner()),
+                Ok(Err(status)) => Failure::of(&status),
+                Err(_) => Failure::unanswered(*patience),
+            };
+            if let Some(connection) = connection.filter(|_| failure.remedy == Remedy::Elsewhere) {
+                pool.failed(&connection);
+            }
+            Err(failure)
         };
-        let patience = self.caller.attempt_timeout;
-        let outcome = tokio::time::timeout(patience, outcome).await;
-        outcome
-            .unwrap_or_else(|_| Err(Failure::unanswered(patience)))
-            .map_err(|failure| failure.into_error(false).context(url))
+        asked
+            .await
+            .map_err(|failure: Failure| failure.into_error(false).context(url))
     }
 }
 

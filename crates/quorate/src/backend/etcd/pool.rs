@@ -10,13 +10,13 @@ use std::{
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Channel;
 
 use super::{
-    classify::{Failure, root_cause},
+    classify::Failure,
+    dial::{self, Dial},
     options::EtcdOptions,
     tasks::{Flight, Tasks},
-    tls,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -24,21 +24,11 @@ use crate::{Error, ErrorKind, Result};
 const AVOIDED_FIRST: Duration = Duration::from_millis(200);
 const AVOIDED_MOST: Duration = Duration::from_secs(10);
 
-/// The port of a URL that names none.
-const DEFAULT_PORT: u16 = 2379;
-
 /// The members of one cluster.
 #[derive(Debug)]
 pub(super) struct Pool {
-    members: Vec<Member>,
-    connect_timeout: Duration,
+    members: Vec<Dial>,
     state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct Member {
-    url: String,
-    endpoint: Endpoint,
 }
 
 #[derive(Debug)]
@@ -71,11 +61,11 @@ pub(super) struct Connection {
 impl Pool {
     /// Checks the options; nothing is connected yet.
     pub(super) fn new(options: &EtcdOptions) -> Result<Arc<Self>> {
-        let mut members: Vec<Member> = Vec::new();
+        let mut members: Vec<Dial> = Vec::new();
         for url in &options.endpoints {
-            let (url, endpoint) = endpoint(url, options)?;
-            if members.iter().all(|member| member.url != url) {
-                members.push(Member { url, endpoint });
+            let dial = Dial::new(url, options)?;
+            if members.iter().all(|member| member.url != dial.url) {
+                members.push(dial);
             }
         }
         if members.is_empty() {
@@ -91,7 +81,6 @@ impl Pool {
         };
         Ok(Arc::new(Self {
             members,
-            connect_timeout: options.connect_timeout,
             state: Mutex::new(state),
         }))
     }
@@ -116,7 +105,7 @@ impl Pool {
 
     /// The member of that URL, however it is written.
     pub(super) fn find(&self, url: &str) -> Option<usize> {
-        let url = normalized(url).ok()?;
+        let url = dial::normalized(url).ok()?;
         self.members.iter().position(|member| member.url == url)
     }
 
@@ -149,8 +138,7 @@ impl Pool {
             if let Some(connection) = &line.connection {
                 return Ok(connection.clone());
             }
-            let start = || tasks.share(Arc::clone(self).dial(member));
-            line.pending.get_or_insert_with(start).clone()
+            tasks.join(&mut line.pending, || Arc::clone(self).dial(member))
         };
         pending.await
     }
@@ -180,8 +168,8 @@ impl Pool {
     }
 
     async fn dial(self: Arc<Self>, member: usize) -> Result<Connection, Failure> {
-        let Member { url, endpoint } = &self.members[member];
-        let dialed = dial(endpoint, self.connect_timeout).await;
+        let dial = &self.members[member];
+        let dialed = dial.connect().await;
         let mut state = self.state();
         let line = &mut state.lines[member];
         line.pending = None;
@@ -189,7 +177,7 @@ impl Pool {
             Ok(channel) => {
                 let connection = Connection {
                     member,
-                    url: url.as_str().into(),
+                    url: dial.url.as_str().into(),
                     channel,
                     given_up: CancellationToken::new(),
                 };
@@ -220,124 +208,15 @@ impl Line {
     }
 }
 
-/// Connects, within `patience` in all.
-pub(super) async fn dial(endpoint: &Endpoint, patience: Duration) -> Result<Channel, Failure> {
-    match tokio::time::timeout(patience, endpoint.connect()).await {
-        Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(Failure::unreachable(root_cause(&error))),
-        Err(_) => Err(Failure::unreachable(format!(
-            "no connection within {patience:?}"
-        ))),
-    }
-}
-
-/// Checks a URL and settles how its member is connected to.
-pub(super) fn endpoint(url: &str, options: &EtcdOptions) -> Result<(String, Endpoint)> {
-    let url = normalized(url)?;
-    let bad =
-        |why: String| Error::new(ErrorKind::InvalidArgument, format!("endpoint {url}: {why}"));
-    let mut endpoint = Endpoint::from_shared(url.clone())
-        .map_err(|error| bad(root_cause(&error)))?
-        .connect_timeout(options.connect_timeout)
-        .tcp_nodelay(true)
-        .tcp_keepalive(Some(options.keepalive_interval))
-        .tcp_keepalive_interval(Some(options.keepalive_timeout))
-        // Only while a call or a stream is open: etcd closes idle connections that are probed.
-        .http2_keep_alive_interval(options.keepalive_interval)
-        .keep_alive_timeout(options.keepalive_timeout)
-        .keep_alive_while_idle(false);
-    match (url.starts_with("https:"), &options.tls) {
-        (true, tls) => {
-            let config =
-                tls::config(&tls.clone().unwrap_or_default())?.timeout(options.connect_timeout);
-            endpoint = endpoint
-                .tls_config(config)
-                .map_err(|error| bad(root_cause(&error)))?;
-        }
-        (false, None) => (),
-        (false, Some(_)) => {
-            return Err(bad(
-                "TLS is configured, and http:// would not use it".to_owned()
-            ));
-        }
-    }
-    Ok((url, endpoint))
-}
-
-/// A URL as `scheme://host:port`.
-fn normalized(url: &str) -> Result<String> {
-    let bad = |why: &str| {
-        Error::new(
-            ErrorKind::InvalidArgument,
-            format!("endpoint {url:?}: {why}"),
-        )
-    };
-    let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
-    let scheme = uri
-        .scheme_str()
-        .filter(|scheme| ["http", "https"].contains(scheme));
-    let scheme = scheme.ok_or_else(|| bad("it must begin with http:// or https://"))?;
-    let authority = uri
-        .authority()
-        .filter(|authority| !authority.host().is_empty());
-    let authority = authority.ok_or_else(|| bad("it names no host"))?;
-    if authority.as_str().contains('@') {
-        return Err(bad("user and password belong elsewhere"));
-    }
-    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
-        return Err(bad("it must end after the port"));
-    }
-    let port = match authority.port() {
-        Some(port) => port.as_u16(),
-        None if authority.as_str().ends_with(':') => return Err(bad("it names no port")),
-        None => DEFAULT_PORT,
-    };
-    Ok(format!("{scheme}://{}:{port}", authority.host()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::etcd::Tls;
 
     fn pool(endpoints: &[&str]) -> Result<Arc<Pool>> {
         Pool::new(&EtcdOptions {
             endpoints: endpoints.iter().map(ToString::to_string).collect(),
             ..EtcdOptions::default()
         })
-    }
-
-    #[test]
-    fn an_endpoint_that_cannot_be_meant_is_refused_with_the_reason() {
-        for (url, why) in [
-            ("127.0.0.1:2379", "must begin with http:// or https://"),
-            ("ftp://h:1", "must begin with http:// or https://"),
-            ("http://", "not a URL"),
-            ("http://h:1/path", "must end after the port"),
-            ("http://u:p@h:1", "belong elsewhere"),
-        ] {
-            let error = pool(&[url]).map(drop).expect_err(url);
-            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-            assert!(error.to_string().contains(why), "{error}");
-        }
-        let error = pool(&[]).map(drop).expect_err("nothing to connect to");
-        assert_eq!(error.to_string(), "no endpoint is given");
-    }
-
-    #[test]
-    fn credentials_are_never_sent_in_the_clear_by_mistake() {
-        let options = EtcdOptions {
-            endpoints: vec!["http://h:1".to_owned()],
-            tls: Some(Tls::default()),
-            ..EtcdOptions::default()
-        };
-        let error = Pool::new(&options)
-            .map(drop)
-            .expect_err("http with TLS settings");
-        assert!(
-            error.to_string().contains("http:// would not use it"),
-            "{error}"
-        );
     }
 
     #[test]
@@ -348,6 +227,12 @@ mod tests {
         assert_eq!(pool.find("http://other"), None);
     }
 
+    #[test]
+    fn a_list_without_endpoints_is_refused() {
+        let error = pool(&[]).map(drop).expect_err("nothing to connect to");
+        assert_eq!(error.to_string(), "no endpoint is given");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_failed_member_is_avoided_for_a_while_and_asked_when_no_other_is_left() {
         let pool = pool(&["http://a:1", "http://b:1", "http://c:1"]).expect("valid");
@@ -355,7 +240,7 @@ mod tests {
             let connection = Connection {
                 member,
                 url: pool.url(member).into(),
-                channel: pool.members[member].endpoint.connect_lazy(),
+                channel: pool.members[member].lazily(),
                 given_up: CancellationToken::new(),
             };
             pool.state().lines[member].connection = Some(connection.clone());

@@ -30,8 +30,24 @@ impl Tasks {
         }));
     }
 
-    /// Runs `work` once for all who wait for it; it goes on whoever of them goes away.
-    pub(super) fn share<T: Clone + Send + Sync + 'static>(
+    /// Joins the work that is under way in `slot`, or begins it there. It goes on whoever of those who
+    /// wait for it goes away; it should empty the slot when it is done.
+    pub(super) fn join<T, F>(
+        &self,
+        slot: &mut Option<Flight<T>>,
+        work: impl FnOnce() -> F,
+    ) -> Flight<T>
+    where
+        T: Clone + Send + Sync + 'static,
+        F: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        // What ended and is still here could not empty the slot: it ended with its runtime.
+        let under_way = slot.take_if(|flight| flight.peek().is_none());
+        let flight = under_way.unwrap_or_else(|| self.begin(work()));
+        slot.insert(flight).clone()
+    }
+
+    fn begin<T: Clone + Send + Sync + 'static>(
         &self,
         work: impl Future<Output = Result<T, Failure>> + Send + 'static,
     ) -> Flight<T> {
@@ -40,8 +56,9 @@ impl Tasks {
             // Nobody may be waiting any more; what was achieved is kept elsewhere.
             let _ = report.send(work.await);
         });
+        let abandoned = |_| Err(Failure::unreachable("the runtime that connected has ended"));
         outcome
-            .map(|told| told.unwrap_or_else(|_| Err(Failure::closed())))
+            .map(move |told| told.unwrap_or_else(abandoned))
             .boxed()
             .shared()
     }
