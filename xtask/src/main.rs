@@ -9,6 +9,7 @@
 //! - `generate`: generates the code of the wire crate
 //! - `lint`: everything that is checked without running the code
 //! - `run`: runs commands
+//! - `shared`: one etcd for all tests that are content with keys of their own
 //! - `test`: everything
 
 mod differential;
@@ -16,6 +17,7 @@ mod etcd;
 mod generate;
 mod lint;
 mod run;
+mod shared;
 mod test;
 
 use std::process::ExitCode;

@@ -22,11 +22,12 @@ use super::certificates::Certificates;
 /// How long a cluster may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The endpoint of one etcd that every test of this program may use, under keys of its own. Nothing
-/// may stop it or change its users.
+/// The endpoint of one etcd that every test may use, under keys of its own. Nothing may stop it,
+/// compact it or change its users. `cargo xtask test` starts one for all test programs and names it
+/// in `QUORATE_TEST_ETCD`; without it each test program starts its own.
 pub fn shared() -> String {
     static SHARED: LazyLock<Cluster> = LazyLock::new(lasting);
-    SHARED.endpoint(0)
+    env::var("QUORATE_TEST_ETCD").unwrap_or_else(|_| SHARED.endpoint(0))
 }
 
 /// The endpoint of another etcd, for tests that may only run alone, as those that compact: they take
