@@ -1,5 +1,7 @@
 //! Coordination recipes on etcd.
 
+#![warn(clippy::disallowed_methods)]
+
 mod admin;
 pub mod backend;
 mod claim;
