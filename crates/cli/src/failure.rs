@@ -146,6 +146,10 @@ fn explained(error: &quorate::Error, endpoints: &[String]) -> String {
                 message.push_str(&format!("; the oldest revision kept is {oldest}"));
             }
         }
+        // What servers with users say to nobody.
+        ErrorKind::InvalidArgument if message.ends_with("user name is empty") => {
+            message.push_str("; the server wants a user: write --user NAME:PASSWORD");
+        }
         _ => {}
     }
     message
