@@ -2,31 +2,60 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
+use quorate::Client;
 
+mod args;
 #[expect(dead_code, reason = "for the verbs that run a command")]
 mod child;
+mod cmd;
+mod connection;
+mod failure;
 #[expect(dead_code, reason = "for the verbs that run a command")]
 mod guardian;
+mod output;
 #[expect(dead_code, reason = "for the verbs that run a command")]
 mod signals;
 
-#[derive(Debug, Parser)]
-#[command(name = "quorate", version, about)]
-struct Args {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Guards the command of another quorate process.
-    #[command(name = guardian::SUBCOMMAND, hide = true)]
-    Guardian,
-}
+use crate::{
+    args::{Args, Verb},
+    failure::Failure,
+    output::Output,
+};
 
 fn main() -> ExitCode {
-    match Args::parse().verb {
-        Verb::Guardian => guardian::run(),
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return failure::usage(&error),
+    };
+    // The guardian must not share the fate of what it guards against: no runtime, no threads.
+    if let Verb::Guardian = args.verb {
+        return guardian::run();
     }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(args)),
+        Err(error) => Failure::System(error).report(&[]),
+    }
+}
+
+/// Connects, runs the verb, and gives back what it held.
+async fn run(args: Args) -> ExitCode {
+    let options = connection::options(&args.connect, connection::environment);
+    let client = match options {
+        Ok(options) => Client::connect(options).await,
+        Err(error) => Err(error),
+    };
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return Failure::Store(error).report(&[]),
+    };
+    let mut out = Output::new(args.output);
+    let done = cmd::run(&client, &mut out, args.verb).await;
+    let done = done.and_then(|code| out.flush().map(|()| code));
+    // Best effort: a session that is not closed ends by itself.
+    let _ = client.close().await;
+    done.unwrap_or_else(|failure| failure.report(&client.endpoints()))
 }
