@@ -167,6 +167,11 @@
 //!   [`Backend`](backend::Backend) has to pass.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The pages link to what every feature has.
+#![cfg_attr(
+    not(all(feature = "raw", feature = "testing")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 
 mod admin;
 pub mod backend;
