@@ -260,16 +260,16 @@ impl Owner {
         report: oneshot::Sender<Result<Report>>,
         outcome: oneshot::Sender<Result<()>>,
     ) {
-        if let Some(hold) = self.create(report).await
-            && let Some(released) = self.keep(&hold).await
-        {
-            let result = self.delete(&hold).await;
-            if released {
-                let _ = outcome.send(result);
-            }
+        if let Some(hold) = self.create(report).await {
+            let result = match self.keep(&hold).await {
+                Ok(()) => self.delete(&hold).await,
+                Err(loss) => Err(Error::lost(loss, &hold.key)),
+            };
+            // If nobody waits for it, nobody is told.
+            let _ = outcome.send(result);
         }
         if self.ambiguous {
-            self.linger().await;
+            linger(self.creation).await;
         }
     }
 
@@ -289,8 +289,12 @@ impl Owner {
                 // The caller went away.
                 return None;
             }
-            let attempt = self.creation.link.txn(self.creation.txn.clone());
-            match attempt.await {
+            let attempt = tokio::select! {
+                biased;
+                answer = self.creation.link.txn(self.creation.txn.clone()) => answer,
+                _ = session.lost_by_signal() => continue,
+            };
+            match attempt {
                 Ok(answer) if answer.succeeded => {
                     let token = answer.header.revision;
                     let hold = self.hold(token);
@@ -332,7 +336,10 @@ impl Owner {
                     tracing::debug!(%error, key = %self.creation.key, "claim not made yet");
                 }
             }
-            backoff.pause().await;
+            tokio::select! {
+                () = backoff.pause() => {}
+                _ = self.creation.session.lost_by_signal() => {}
+            }
         }
     }
 
@@ -356,9 +363,9 @@ impl Owner {
         })
     }
 
-    /// Keeps the key until it should be deleted: then whether somebody waits for that. `None` if it
-    /// was lost: then there is nothing to delete.
-    async fn keep(&mut self, hold: &Hold) -> Option<bool> {
+    /// Keeps the key until it should be deleted. An error if it was lost: then there is nothing to
+    /// delete.
+    async fn keep(&mut self, hold: &Hold) -> Result<(), Loss> {
         let session = hold.session.clone();
         let lost = session.lost_by_signal();
         let gone = watch_own(&self.creation.link, hold);
@@ -368,26 +375,26 @@ impl Owner {
             let limit = match wish {
                 Wish::Keep => future::pending().boxed(),
                 Wish::KeepUntil(limit) => self.creation.link.runtime().sleep_until(limit),
-                Wish::Release => return Some(true),
+                Wish::Release => return Ok(()),
             };
             tokio::select! {
                 biased;
                 changed = self.wishes.changed() => {
                     if changed.is_err() {
-                        return Some(false);
+                        return Ok(());
                     }
                 }
                 loss = &mut lost => {
                     hold.lose(loss);
-                    return None;
+                    return Err(loss);
                 }
                 loss = &mut gone => {
                     hold.lose(loss);
-                    return None;
+                    return Err(loss);
                 }
                 () = limit => {
                     hold.lose(Loss::HoldLimit);
-                    return Some(false);
+                    return Ok(());
                 }
             }
         }
@@ -416,35 +423,39 @@ impl Owner {
             backoff.pause().await;
         }
     }
+}
 
-    /// Deletes the key whenever it comes back: an attempt to make it that never got an answer may be
-    /// applied at any later time. Ends with the session, for whose lease such an attempt asks.
-    async fn linger(&self) {
-        let Creation {
-            link, session, key, ..
-        } = &self.creation;
-        let request = WatchRequest::new(key).puts_only();
-        let mut feed = Feed::new(link, request, Resume::FromNow);
-        let delete = Txn::new().then(Op::delete(key));
-        let mut backoff = Backoff::new(link.runtime());
-        let sweep = async {
-            // Whatever the signal is, a new stream or the key itself: look, and delete.
-            while let Ok(Signal::Opened(_) | Signal::Batch(_)) = feed.next().await {
-                while link
-                    .txn(delete.clone())
-                    .await
-                    .is_err_and(|error| error.is_retryable())
-                {
-                    backoff.pause().await;
-                }
-                backoff.reset();
+/// Deletes the key whenever it comes back: an attempt to make it that never got an answer may be
+/// applied at any later time. Ends with the session, for whose lease such an attempt asks, and keeps
+/// neither the session nor the client from being dropped.
+async fn linger(creation: Creation) {
+    let Creation {
+        link, session, key, ..
+    } = creation;
+    let link = link.detached();
+    let weak = session.downgrade();
+    drop(session);
+    let request = WatchRequest::new(&key).puts_only();
+    let mut feed = Feed::new(&link, request, Resume::FromNow);
+    let delete = Txn::new().then(Op::delete(&key));
+    let mut backoff = Backoff::new(link.runtime());
+    let sweep = async {
+        // Whatever the signal is, a new stream or the key itself: look, and delete.
+        while let Ok(Signal::Opened(_) | Signal::Batch(_)) = feed.next().await {
+            while link
+                .txn(delete.clone())
+                .await
+                .is_err_and(|error| error.is_retryable())
+            {
+                backoff.pause().await;
             }
-        };
-        tokio::select! {
-            biased;
-            _ = session.lost_by_signal() => {}
-            () = sweep => {}
+            backoff.reset();
         }
+    };
+    tokio::select! {
+        biased;
+        _ = weak.lost_by_signal() => {}
+        () = sweep => {}
     }
 }
 

@@ -113,11 +113,17 @@ impl Election {
     /// If the future is dropped we stand no more.
     pub async fn campaign(&self) -> Result<Leadership> {
         let session = self.open_session().await?;
-        self.campaign_under(&session).await
+        let key = self.new_key(&session);
+        self.campaign_as(&session, key).await
     }
 
-    pub(crate) async fn campaign_under(&self, session: &Session) -> Result<Leadership> {
-        let claim = self.queue.acquire(session, self.value.clone()).await?;
+    /// A key for one candidacy.
+    pub(crate) fn new_key(&self, session: &Session) -> Key {
+        self.queue.new_key(session)
+    }
+
+    pub(crate) async fn campaign_as(&self, session: &Session, key: Key) -> Result<Leadership> {
+        let claim = self.queue.acquire(session, key, self.value.clone()).await?;
         Ok(Leadership {
             link: self.queue.link().clone(),
             claim,

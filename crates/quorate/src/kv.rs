@@ -472,6 +472,7 @@ impl Transaction {
     ///
     /// If the future is dropped the transaction may or may not happen, as a whole.
     pub async fn commit(self) -> Result<TxnResult> {
+        self.txn.check()?;
         refuse(&self.txn)?;
         self.link.txn(self.txn).await
     }
@@ -483,7 +484,7 @@ impl fmt::Debug for Transaction {
     }
 }
 
-/// Refuses what should not be sent.
+/// Refuses what etcd would not, though it should not be sent.
 fn refuse(txn: &Txn) -> Result<()> {
     for op in txn.success.iter().chain(&txn.failure) {
         match op {

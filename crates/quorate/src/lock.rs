@@ -124,7 +124,8 @@ impl Lock {
     #[doc(alias = "lock")]
     pub async fn acquire(&self) -> Result<LockGuard> {
         let session = self.open_session().await?;
-        let claim = self.queue.acquire(&session, self.value()).await?;
+        let key = self.queue.new_key(&session);
+        let claim = self.queue.acquire(&session, key, self.value()).await?;
         Ok(self.guard(claim))
     }
 
@@ -270,15 +271,16 @@ impl LockGuard {
         self.claim.lost()
     }
 
-    /// Runs `work` unless and until the hold is lost; then the work is dropped.
+    /// Runs `work` unless and until the hold is lost; then the work is dropped, without having been
+    /// polled since.
     ///
     /// # Errors
     ///
     /// [`Lost`](crate::ErrorKind::Lost) if the hold was lost first.
     pub async fn protect<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        match select(Box::pin(work), self.lost()).await {
-            Either::Left((output, _)) => Ok(output),
-            Either::Right((loss, _)) => Err(Error::lost(loss, self.key())),
+        match select(self.lost(), Box::pin(work)).await {
+            Either::Left((loss, _)) => Err(Error::lost(loss, self.key())),
+            Either::Right((output, _)) => Ok(output),
         }
     }
 

@@ -94,9 +94,10 @@ impl Queue {
         })
     }
 
-    /// Waits until we hold. If the future is dropped we leave the queue.
-    pub(crate) async fn acquire(&self, session: &Session, value: Value) -> Result<Claim> {
-        let (claim, place) = self.enter(session, value).await?;
+    /// Waits until we hold, with a [new key](Queue::new_key). If the future is dropped we leave the
+    /// queue.
+    pub(crate) async fn acquire(&self, session: &Session, key: Key, value: Value) -> Result<Claim> {
+        let (claim, place) = self.enter(session, key, value).await?;
         self.wait(&claim, place).await?;
         Ok(claim)
     }
@@ -138,7 +139,7 @@ impl Queue {
                 }
                 // What is there are no contenders: they cannot be told apart by a condition, so
                 // queue up, and leave again if somebody was quicker.
-                self.enter(session, value).await?.0
+                self.enter(session, self.new_key(session), value).await?.0
             }
         };
         match self.look(&claim, claim.token()).await? {
@@ -152,9 +153,13 @@ impl Queue {
     }
 
     /// Joins the queue. What the answer showed of our place is told, if it came.
-    async fn enter(&self, session: &Session, value: Value) -> Result<(Claim, Option<Place>)> {
+    async fn enter(
+        &self,
+        session: &Session,
+        key: Key,
+        value: Value,
+    ) -> Result<(Claim, Option<Place>)> {
         self.check_name()?;
-        let key = self.new_key(session);
         // The two newest keys: ours, and the one before it.
         let newest = Range::new(self.range())
             .order(SortBy::CreateRevision, Order::Descending)
@@ -267,6 +272,10 @@ impl Queue {
                 Err(error) => return Err(error),
             };
             if answer.header.revision < not_before {
+                if !serializable {
+                    let message = format!("the store went back behind revision {not_before}");
+                    return Err(Error::new(ErrorKind::ClusterChanged, message));
+                }
                 // What such an answer lacks may just not have reached that member.
                 serializable = false;
                 continue;
@@ -322,7 +331,8 @@ impl Queue {
         }
     }
 
-    fn new_key(&self, session: &Session) -> Key {
+    /// A key that nobody has had, for one place in the queue.
+    pub(crate) fn new_key(&self, session: &Session) -> Key {
         let own = format!("{}-{}", session.lease(), session.next_key());
         [&self.prefix()[..], own.as_bytes()].concat().into()
     }

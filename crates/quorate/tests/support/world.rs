@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use quorate::{
-    Client,
+    Client, ConnectOptions,
     backend::{
         Backend, Memory, Namespace,
         etcd::{Etcd, EtcdOptions},
@@ -45,6 +45,11 @@ impl World {
     }
 
     pub fn join(&self) -> Participant {
+        self.join_with(ConnectOptions::memory())
+    }
+
+    /// Joins as the options say, but for the store.
+    pub fn join_with(&self, options: ConnectOptions) -> Participant {
         let backend: Arc<dyn Backend> = match &self.0 {
             Kind::Memory(store) => Arc::clone(store),
             Kind::Etcd(prefix) => {
@@ -59,9 +64,14 @@ impl World {
         let fault = Fault::new(backend);
         let faults = fault.faults();
         Participant {
-            client: Client::with_backend(Arc::new(fault)),
+            client: Client::with_backend_and(Arc::new(fault), options),
             faults,
         }
+    }
+
+    /// Whether time is virtual here, so that it can be told exactly and costs nothing.
+    pub fn is_virtual(&self) -> bool {
+        matches!(self.0, Kind::Memory(_))
     }
 
     /// A client to which nothing happens.
