@@ -172,7 +172,6 @@
     not(all(feature = "raw", feature = "testing")),
     allow(rustdoc::broken_intra_doc_links)
 )]
-
 #![warn(clippy::disallowed_methods)]
 
 mod admin;

@@ -386,7 +386,7 @@ mod tests {
             kind("etcdserver: Peer URLs already exists"),
             ErrorKind::AlreadyExists
         );
-        assert_eq!(kind("etcdserver: role name not found"), ErrorKind::NotFound);
+        assert_eq!(kind("etcdserver: peer not found"), ErrorKind::NotFound);
         assert_eq!(
             kind("etcdserver: authentication is not enabled"),
             ErrorKind::InvalidArgument
