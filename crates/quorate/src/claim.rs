@@ -429,12 +429,10 @@ impl Owner {
 /// applied at any later time. Ends with the session, for whose lease such an attempt asks, and keeps
 /// neither the session nor the client from being dropped.
 async fn linger(creation: Creation) {
-    let Creation {
-        link, session, key, ..
-    } = creation;
-    let link = link.detached();
-    let weak = session.downgrade();
-    drop(session);
+    let link = creation.link.detached();
+    let session = creation.session.downgrade();
+    let key = creation.key.clone();
+    drop(creation);
     let request = WatchRequest::new(&key).puts_only();
     let mut feed = Feed::new(&link, request, Resume::FromNow);
     let delete = Txn::new().then(Op::delete(&key));
@@ -454,7 +452,7 @@ async fn linger(creation: Creation) {
     };
     tokio::select! {
         biased;
-        _ = weak.lost_by_signal() => {}
+        _ = session.lost_by_signal() => {}
         () = sweep => {}
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod etcd;
+pub mod lagging;
 pub mod machine;
 pub mod proxy;
 pub mod world;
