@@ -36,6 +36,8 @@ fn is_near(one: Duration, other: Duration) -> bool {
 }
 
 scenarios! {
+    alone
+
     async fn a_beat_that_is_answered_late_counts_from_when_it_was_sent(world: World) {
         let ours = world.join();
         let session = ours.client.session_with_ttl(TTL).await.unwrap();
