@@ -60,6 +60,8 @@ async fn poll_only<F: Future>(future: F, mut times: usize) -> Option<F::Output> 
 }
 
 scenarios! {
+    alone
+
     async fn an_uncontended_acquire_is_one_round_trip(world: World) {
         let ours = world.join();
         ours.client.session().await.unwrap();
