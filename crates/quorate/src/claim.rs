@@ -337,6 +337,7 @@ impl Owner {
                 }
             }
             tokio::select! {
+                biased;
                 () = backoff.pause() => {}
                 _ = self.creation.session.lost_by_signal() => {}
             }

@@ -2,7 +2,7 @@
 //! that sends beats.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex},
     time::Duration,
@@ -127,7 +127,7 @@ impl fmt::Debug for Pulse {
 /// The task itself.
 struct Beater {
     pulse: Arc<Pulse>,
-    leases: HashMap<LeaseId, Heart>,
+    leases: BTreeMap<LeaseId, Heart>,
     /// When to look at which lease next.
     due: BTreeSet<(Moment, LeaseId)>,
     channel: Channel,
@@ -179,7 +179,7 @@ impl Beater {
         };
         Self {
             pulse,
-            leases: HashMap::new(),
+            leases: BTreeMap::new(),
             due: BTreeSet::new(),
             channel,
             backoff,

@@ -228,9 +228,9 @@ impl Queue {
         let mut not_before = claim.token();
         let lost = claim.lost();
         loop {
-            let signal = match select(Box::pin(feed.next()), lost.clone()).await {
-                Either::Left((signal, _)) => signal?,
-                Either::Right((loss, _)) => return Err(Error::lost(loss, claim.key())),
+            let signal = match select(lost.clone(), Box::pin(feed.next())).await {
+                Either::Left((loss, _)) => return Err(Error::lost(loss, claim.key())),
+                Either::Right((signal, _)) => signal?,
             };
             let seen = match signal {
                 Signal::Opened(header) => header.revision,
@@ -259,9 +259,10 @@ impl Queue {
         let lost = claim.lost();
         loop {
             let txn = self.question(claim, serializable, all);
-            let answer = match select(Box::pin(self.link.txn(txn)), lost.clone()).await {
-                Either::Left((answer, _)) => answer,
-                Either::Right((loss, _)) => return Err(Error::lost(loss, claim.key())),
+            // The loss comes first, or a store that refuses at once would never let it be seen.
+            let answer = match select(lost.clone(), Box::pin(self.link.txn(txn))).await {
+                Either::Left((loss, _)) => return Err(Error::lost(loss, claim.key())),
+                Either::Right((answer, _)) => answer,
             };
             let answer = match answer {
                 Ok(answer) => answer,

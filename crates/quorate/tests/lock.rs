@@ -605,6 +605,24 @@ scenarios! {
         .await;
     }
 
+    async fn a_waiter_that_is_refused_at_once_still_learns_of_its_loss(world: World) {
+        let observer = world.observer();
+        let ours = world.join_with(ConnectOptions::memory().session_ttl(TTL));
+        let _holder = observer.lock(NAME).acquire().await.unwrap();
+        let waiter = waiter(&ours.client);
+        until_queue_is(&observer, 2).await;
+        ours.faults.reached(CallKind::Watch, 2).await;
+        // Its watches open again, but it cannot look.
+        ours.faults.reset_counts();
+        ours.faults.every(CallKind::Txn, Fate::Refuse(ErrorKind::Unavailable));
+        ours.faults.cut_watches();
+        ours.faults.reached(CallKind::Txn, 3).await;
+        let lease = ours.client.session().await.unwrap().lease();
+        observer.revoke_lease(lease).await.unwrap();
+        let error = waiter.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Lost);
+    }
+
     async fn compaction_does_not_hide_the_loss_of_a_key(world: World) {
         let observer = world.observer();
         let ours = world.join();
