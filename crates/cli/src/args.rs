@@ -5,7 +5,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args as Group, Parser, Subcommand};
 use quorate::duration::parse_duration;
 
+pub(crate) use self::hold::{Elect, Lock, Locks};
 use crate::{failure::STATUSES, guardian, output::Format};
+
+mod hold;
 
 #[derive(Parser)]
 #[command(
@@ -89,8 +92,15 @@ A DURATION is a number with ms, s, m or h, such as 500ms; a number alone is seco
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    /// Campaign, and lead while a command runs or until interrupted
+    Elect(Elect),
     /// Print the value of a key; nothing, with exit status 1, if there is none
     Get(Get),
+    /// Hold a lock while a command runs or until interrupted
+    Lock(Lock),
+    /// Show who holds locks and leads, and break holds
+    #[command(subcommand)]
+    Locks(Locks),
     /// Guards the command of another quorate process.
     #[command(name = guardian::SUBCOMMAND, hide = true)]
     Guardian,

@@ -1,6 +1,10 @@
 //! From what was typed, and the environment, to the options of a client.
 
-use std::{env, fs, os::unix::ffi::OsStrExt, path::{Path, PathBuf}};
+use std::{
+    env, fs,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use quorate::{
     ConnectOptions, Result,

@@ -6,15 +6,13 @@ use clap::Parser;
 use quorate::Client;
 
 mod args;
-#[expect(dead_code, reason = "for the verbs that run a command")]
 mod child;
 mod cmd;
 mod connection;
 mod failure;
-#[expect(dead_code, reason = "for the verbs that run a command")]
 mod guardian;
+mod hold;
 mod output;
-#[expect(dead_code, reason = "for the verbs that run a command")]
 mod signals;
 
 use crate::{
@@ -24,13 +22,17 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return failure::usage(&error),
     };
     // The guardian must not share the fate of what it guards against: no runtime, no threads.
     if let Verb::Guardian = args.verb {
         return guardian::run();
+    }
+    // To this verb it says how long to wait for the lock, wherever it stands.
+    if let Verb::Lock(_) = args.verb {
+        args.connect.timeout = None;
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

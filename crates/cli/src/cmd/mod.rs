@@ -1,6 +1,9 @@
 //! The verbs, one a file.
 
+mod elect;
 mod get;
+mod lock;
+mod locks;
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, process::ExitCode};
 
@@ -15,7 +18,10 @@ pub(crate) async fn run(
     verb: Verb,
 ) -> Result<ExitCode, Failure> {
     match verb {
+        Verb::Elect(args) => elect::run(client, out, args).await,
         Verb::Get(args) => get::run(client, out, args).await,
+        Verb::Lock(args) => lock::run(client, out, args).await,
+        Verb::Locks(args) => locks::run(client, out, args).await,
         Verb::Guardian => Ok(guardian::run()),
     }
 }
