@@ -92,6 +92,12 @@ A DURATION is a number with ms, s, m or h, such as 500ms; a number alone is seco
 
 #[derive(Subcommand)]
 pub(crate) enum Verb {
+    /// Show and check what locks and elections promise, on mem: unless --url or -s name a store
+    ///
+    /// Three participants elect a leader; the leader is cut off and another takes over; the former
+    /// leader is refused; eight contenders add to a counter under a lock. Exits with 0 if every step
+    /// was observed, else it tells which was not. The keys are under quorate-demo/ and are deleted.
+    Demo,
     /// Campaign, and lead while a command runs or until interrupted
     Elect(Elect),
     /// Print the value of a key; nothing, with exit status 1, if there is none

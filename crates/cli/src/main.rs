@@ -1,6 +1,6 @@
 //! The command line of quorate.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use quorate::Client;
@@ -30,9 +30,14 @@ fn main() -> ExitCode {
     if let Verb::Guardian = args.verb {
         return guardian::run();
     }
-    // To this verb it says how long to wait for the lock, wherever it stands.
-    if let Verb::Lock(_) = args.verb {
-        args.connect.timeout = None;
+    match args.verb {
+        // It needs nothing, whatever the environment says.
+        Verb::Demo if args.connect.url.is_none() && args.connect.servers.is_empty() => {
+            args.connect.url = Some("mem:".to_owned());
+        }
+        // To this verb it says how long to wait for the lock, wherever it stands.
+        Verb::Lock(_) => args.connect.timeout = None,
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -58,6 +63,6 @@ async fn run(args: Args) -> ExitCode {
     let done = cmd::run(&client, &mut out, args.verb).await;
     let done = done.and_then(|code| out.flush().map(|()| code));
     // Best effort: a session that is not closed ends by itself.
-    let _ = client.close().await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), client.close()).await;
     done.unwrap_or_else(|failure| failure.report(&client.endpoints()))
 }

@@ -219,6 +219,8 @@ impl Session {
         self.0
             .pulse
             .depart(Departure::new(self.0.id, self.ttl(), Some(reply)));
+        // With its last session lost the task may have ended.
+        self.0.pulse.start();
         let confirmed = async { confirmed.await.unwrap_or_else(|_| Err(closed())) };
         let Settings { call_timeout, .. } = self.0.settings;
         bounded(

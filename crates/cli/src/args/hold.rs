@@ -102,15 +102,15 @@ CMD runs while the lock is held, in a process group of its own. Its environment 
                  revision: a transaction on that condition succeeds only during this hold
   ETCD_LOCK_KEY, ETCD_LOCK_REV
                  the same two under the names that etcdctl lock has for them. There
-                 ETCD_LOCK_REV is the revision at which the lock was obtained, which is
-                 not that of the key if it had to wait; here it is always the token
+                 ETCD_LOCK_REV is the store's revision when the lock was obtained, which is
+                 a later one than the key's if it had to wait; here it is always the token
 
 CMD is asked to end (SIGTERM) when the servers have not answered for so long that less than
 a fifth of the time to live is left, 2s at most, and killed before anybody else can hold. A
 guardian process does it by its own clock, even if quorate is stopped or killed. If the hold
-is broken or its lease revoked, others may hold at once: CMD has half a second to end, a
-twentieth of the time to live at most. What CMD leaves behind in its process group is killed
-before the lock is released. Signals are passed on to CMD.
+is broken or its lease revoked, others may hold at once: CMD has half a second to end, or a
+fifth of the time to live. What CMD leaves behind in its process group is killed before the
+lock is released. Signals are passed on to CMD.
 
 Without CMD it prints KEY and TOKEN, with a tab between, once the lock is held.";
 

@@ -1,5 +1,6 @@
 //! The verbs, one a file.
 
+mod demo;
 mod elect;
 mod get;
 mod lock;
@@ -18,6 +19,7 @@ pub(crate) async fn run(
     verb: Verb,
 ) -> Result<ExitCode, Failure> {
     match verb {
+        Verb::Demo => demo::run(client, out).await,
         Verb::Elect(args) => elect::run(client, out, args).await,
         Verb::Get(args) => get::run(client, out, args).await,
         Verb::Lock(args) => lock::run(client, out, args).await,
