@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use futures_util::TryStreamExt;
 use quorate::{
-    Client, Contender, Error, ErrorKind, Holder, Key, KeyRange, KeyValue, OpResult, Range,
+    Client, Contender, Error, ErrorKind, Holder, Key, KeyRange, KeyValue, Op, OpResult, Range,
     Revision, Value,
 };
 use serde_json::{Value as Json, json};
@@ -38,10 +38,8 @@ struct Held {
 
 async fn ls(client: &Client, out: &mut Output, prefix: Vec<u8>) -> Result<ExitCode, Failure> {
     let mut held: BTreeMap<Vec<u8>, Held> = BTreeMap::new();
-    let mut revision = Revision::ZERO;
     let mut pages = client.pages(Range::new(KeyRange::prefix(prefix)).keys_only());
     while let Some(page) = pages.try_next().await? {
-        revision = page.header.revision;
         for kv in page.kvs {
             let Some(name) = name(&kv) else {
                 continue;
@@ -69,9 +67,10 @@ async fn ls(client: &Client, out: &mut Output, prefix: Vec<u8>) -> Result<ExitCo
     }
     let mut held: Vec<_> = held.into_iter().collect();
     for some in held.chunks_mut(READS) {
-        let reads = some.iter().map(|(_, held)| Range::new(&held.holder.key));
-        let read = reads.fold(client.txn(), |txn, read| txn.then(read.revision(revision)));
+        let reads = some.iter().map(|(_, held)| Op::range(&held.holder.key));
+        let read = reads.fold(client.txn(), |txn, read| txn.then(read));
         for ((_, held), result) in some.iter_mut().zip(read.commit().await?.results) {
+            // Nothing is told of who has left since.
             if let OpResult::Range(mut range) = result
                 && let Some(kv) = range.kvs.pop()
             {
