@@ -5,11 +5,14 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args as Group, Parser, Subcommand};
 use quorate::{LeaseId, duration::parse_duration};
 
+pub(crate) use self::hold::{Elect, Lock, Locks};
 use crate::{
     failure::{STATUSES, invalid},
     guardian,
     output::Format,
 };
+
+mod hold;
 
 #[derive(Parser)]
 #[command(
@@ -97,8 +100,21 @@ pub(crate) enum Verb {
     Compact(Compact),
     /// Delete a key, and print how many there were; none is no failure
     Delete(Delete),
+    /// Show and check what locks and elections promise, on mem: unless --url or -s name a store
+    ///
+    /// Three participants elect a leader; the leader is cut off and another takes over; the former
+    /// leader is refused; eight contenders add to a counter under a lock. Exits with 0 if every step
+    /// was observed, else it tells which was not. The keys are under quorate-demo/ and are deleted.
+    Demo,
+    /// Campaign, and lead while a command runs or until interrupted
+    Elect(Elect),
     /// Print the value of a key; nothing, with exit status 1, if there is none
     Get(Get),
+    /// Hold a lock while a command runs or until interrupted
+    Lock(Lock),
+    /// Show who holds locks and leads, and break holds
+    #[command(subcommand)]
+    Locks(Locks),
     /// Guards the command of another quorate process.
     #[command(name = guardian::SUBCOMMAND, hide = true)]
     Guardian,

@@ -11,6 +11,15 @@ use quorate::ErrorKind;
 /// The exit status of a verb that found nothing, or whose condition did not hold.
 pub(crate) const NO: u8 = 1;
 
+/// The exit status for a hold that was not obtained: it is taken, or did not come in time.
+pub(crate) const NOT_OBTAINED: u8 = 75;
+
+/// The exit status for a hold that was lost while it was needed.
+pub(crate) const LOST: u8 = 76;
+
+/// The exit status of a command that was ended at the longest hold; `timeout` has the same.
+pub(crate) const HELD_TOO_LONG: u8 = 124;
+
 /// The exit status if a file, standard input or standard output fails.
 const SYSTEM: u8 = 74;
 

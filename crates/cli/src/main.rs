@@ -1,20 +1,18 @@
 //! The command line of quorate.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use quorate::Client;
 
 mod args;
-#[expect(dead_code, reason = "for the verbs that run a command")]
 mod child;
 mod cmd;
 mod connection;
 mod failure;
-#[expect(dead_code, reason = "for the verbs that run a command")]
 mod guardian;
+mod hold;
 mod output;
-#[expect(dead_code, reason = "for the verbs that run a command")]
 mod signals;
 
 use crate::{
@@ -24,13 +22,22 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return failure::usage(&error),
     };
     // The guardian must not share the fate of what it guards against: no runtime, no threads.
     if let Verb::Guardian = args.verb {
         return guardian::run();
+    }
+    match args.verb {
+        // It needs nothing, whatever the environment says.
+        Verb::Demo if args.connect.url.is_none() && args.connect.servers.is_empty() => {
+            args.connect.url = Some("mem:".to_owned());
+        }
+        // To this verb it says how long to wait for the lock, wherever it stands.
+        Verb::Lock(_) => args.connect.timeout = None,
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -56,6 +63,6 @@ async fn run(args: Args) -> ExitCode {
     let done = cmd::run(&client, &mut out, args.verb).await;
     let done = done.and_then(|code| out.flush().map(|()| code));
     // Best effort: a session that is not closed ends by itself.
-    let _ = client.close().await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), client.close()).await;
     done.unwrap_or_else(|failure| failure.report(&client.endpoints()))
 }

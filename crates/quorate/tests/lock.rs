@@ -340,6 +340,19 @@ scenarios! {
         assert_eq!(queue(&observer).await, 0);
     }
 
+    async fn a_session_that_is_lost_can_be_closed(world: World) {
+        let ours = world.join();
+        let session = ours.client.session_with_ttl(TTL).await.unwrap();
+        ours.faults.partition(Partition::Hang);
+        session.lost().await;
+        ours.faults.heal();
+        until("the lease is gone", async || {
+            !ours.client.leases().await.unwrap().contains(&session.lease())
+        })
+        .await;
+        session.close().await.unwrap();
+    }
+
     async fn an_empty_name_is_refused(world: World) {
         let client = world.observer();
         let error = client.lock("").acquire().await.unwrap_err();

@@ -2,10 +2,14 @@
 
 mod compact;
 mod delete;
+mod demo;
+mod elect;
 mod get;
 mod leader;
 mod lease;
 mod list;
+mod lock;
+mod locks;
 mod members;
 mod set;
 mod status;
@@ -32,7 +36,11 @@ pub(crate) async fn run(
     match verb {
         Verb::Compact(args) => compact::run(client, out, &args).await,
         Verb::Delete(args) => delete::run(client, out, args).await,
+        Verb::Demo => demo::run(client, out).await,
+        Verb::Elect(args) => elect::run(client, out, args).await,
         Verb::Get(args) => get::run(client, out, args).await,
+        Verb::Lock(args) => lock::run(client, out, args).await,
+        Verb::Locks(args) => locks::run(client, out, args).await,
         Verb::Guardian => Ok(guardian::run()),
         Verb::Leader(args) => leader::run(client, out, args).await,
         Verb::Lease(verb) => lease::run(client, out, verb).await,
