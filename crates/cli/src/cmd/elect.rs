@@ -1,7 +1,6 @@
 //! `elect`: lead, with or without a command.
 
-use std::os::unix::ffi::OsStringExt;
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, process::ExitCode, time::Duration};
 
 use nix::{sys::signal::Signal, unistd::gethostname};
 use quorate::{Client, ErrorKind};
