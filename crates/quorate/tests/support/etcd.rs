@@ -26,8 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// compact it or change its users. `cargo xtask test` starts one for all test programs and names it
 /// in `QUORATE_TEST_ETCD`; without it each test program starts its own.
 pub fn shared() -> String {
-    static SHARED: LazyLock<Cluster> = LazyLock::new(lasting);
-    env::var("QUORATE_TEST_ETCD").unwrap_or_else(|_| SHARED.endpoint(0))
+    env::var("QUORATE_TEST_ETCD").unwrap_or_else(|_| own())
+}
+
+/// The endpoint of one etcd that only this test program uses, for tests that look at all leases or count
+/// on every revision.
+pub fn own() -> String {
+    static OWN: LazyLock<Cluster> = LazyLock::new(lasting);
+    OWN.endpoint(0)
 }
 
 /// The endpoint of another etcd, for tests that may only run alone, as those that compact: they take
