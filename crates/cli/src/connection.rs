@@ -193,3 +193,149 @@ fn user(
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the options come to, as Debug tells it, with these variables.
+    fn shown(args: &Connect, variables: &[(&str, &str)]) -> Result<String> {
+        let lookup = |name: &str| {
+            let found = variables.iter().find(|(other, _)| *other == name);
+            Ok(found.map(|(_, value)| (*value).to_owned()))
+        };
+        options(args, lookup).map(|options| format!("{options:?}"))
+    }
+
+    fn refusal(args: &Connect, variables: &[(&str, &str)]) -> String {
+        shown(args, variables)
+            .expect_err("it is refused")
+            .to_string()
+    }
+
+    #[test]
+    fn the_first_that_is_given_names_the_store() {
+        let variables = [
+            ("QUORATE_URL", "etcd://by-url"),
+            ("ETCD_SERVERS", "by-servers"),
+            ("ETCDCTL_ENDPOINTS", "http://by-endpoints:1"),
+        ];
+        let url = Connect {
+            url: Some("etcd://typed".to_owned()),
+            ..Connect::default()
+        };
+        let servers = Connect {
+            servers: vec!["typed-a:1".to_owned(), "typed-b".to_owned()],
+            ..Connect::default()
+        };
+        let nothing = Connect::default();
+        for (args, variables, endpoint) in [
+            (&url, &variables[..], "\"http://typed:2379\""),
+            (
+                &servers,
+                &variables,
+                "\"http://typed-a:1\", \"http://typed-b:2379\"",
+            ),
+            (&nothing, &variables, "\"http://by-url:2379\""),
+            (&nothing, &variables[1..], "\"http://by-servers:2379\""),
+            (&nothing, &variables[2..], "\"http://by-endpoints:1\""),
+            (&nothing, &[], "\"http://127.0.0.1:2379\""),
+        ] {
+            let shown = shown(args, variables).unwrap();
+            assert!(shown.contains(&format!("[{endpoint}]")), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_bad_address_is_refused_with_where_it_was_found() {
+        let refusal = refusal(&Connect::default(), &[("ETCD_SERVERS", "h:0")]);
+        assert!(
+            refusal.starts_with("ETCD_SERVERS: the address: "),
+            "{refusal}"
+        );
+    }
+
+    #[test]
+    fn a_namespace_lies_inside_that_of_the_url() {
+        let args = Connect {
+            url: Some("etcd://h/outer".to_owned()),
+            namespace: Some("inner".into()),
+            ..Connect::default()
+        };
+        assert!(shown(&args, &[]).unwrap().contains("\"outer/inner/\""));
+    }
+
+    #[test]
+    fn tls_of_the_environment_gives_way_to_an_address_that_says_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = directory.path().join("ca.pem");
+        fs::write(&ca, "-----BEGIN CERTIFICATE-----").unwrap();
+        let variable = [("ETCDCTL_CACERT", ca.to_str().unwrap())];
+        let mut args = Connect {
+            url: Some("h:1".to_owned()),
+            ..Connect::default()
+        };
+        assert!(shown(&args, &variable).unwrap().contains("\"https://h:1\""));
+        for url in ["http://h:1", "etcd://h:1?tls=off", "mem:"] {
+            args.url = Some(url.to_owned());
+            assert!(!shown(&args, &variable).unwrap().contains("https"), "{url}");
+        }
+        args.cacert = Some(ca.clone());
+        args.url = Some("http://h:1".to_owned());
+        assert!(refusal(&args, &[]).contains("http:// is without TLS"));
+        args.url = Some("etcd://h:1?tls=system".to_owned());
+        assert!(refusal(&args, &[]).contains("drop one"));
+        args.url = None;
+        args.tls_cert = Some(ca);
+        assert!(refusal(&args, &[]).contains("--key"));
+        args.tls_key = Some(directory.path().join("absent"));
+        assert!(refusal(&args, &[]).contains("cannot read"));
+    }
+
+    #[test]
+    fn user_and_password_are_found_where_etcdctl_finds_them() {
+        let found = |url: &str, typed: [Option<&str>; 2], variables: [Option<&str>; 2]| {
+            let args = Connect {
+                user: typed[0].map(str::to_owned),
+                password: typed[1].map(str::to_owned),
+                ..Connect::default()
+            };
+            let address = Address {
+                source: "--url",
+                text: url.to_owned(),
+            };
+            let lookup = |name: &str| {
+                let value = variables[usize::from(name == "ETCDCTL_PASSWORD")];
+                Ok(value.map(str::to_owned))
+            };
+            let pair = user(&args, &address, lookup).map_err(|_| "refused")?;
+            Ok(pair.map(|(name, password)| format!("{name} {password}")))
+        };
+        let some = |pair: &str| Ok(Some(pair.to_owned()));
+        assert_eq!(found("h", [None; 2], [None; 2]), Ok(None));
+        assert_eq!(found("h", [Some("u:p"), None], [None; 2]), some("u p"));
+        assert_eq!(
+            found("h", [Some("u:p"), Some("q")], [None; 2]),
+            some("u:p q")
+        );
+        assert_eq!(
+            found("h", [Some("u"), None], [None, Some("q")]),
+            some("u q")
+        );
+        assert_eq!(
+            found("h", [Some("u:p"), None], [None, Some("q")]),
+            some("u p")
+        );
+        assert_eq!(found("h", [None; 2], [Some("u:p"), None]), some("u p"));
+        assert_eq!(found("h", [None; 2], [Some("u"), Some("q")]), some("u q"));
+        assert_eq!(
+            found("h", [None, Some("r")], [Some("u"), Some("q")]),
+            some("u r")
+        );
+        assert_eq!(found("v:w@h", [None; 2], [Some("u:p"), None]), Ok(None));
+        assert_eq!(found("v:w@h", [Some("u:p"), None], [None; 2]), some("u p"));
+        assert_eq!(found("h", [Some("u"), None], [None; 2]), Err("refused"));
+        assert_eq!(found("h", [None, Some("q")], [None; 2]), Err("refused"));
+        assert_eq!(found("v:w@h", [None, Some("q")], [None; 2]), Err("refused"));
+    }
+}

@@ -1,8 +1,7 @@
 //! What ends a verb early, and the exit statuses.
 
 use std::{
-    fmt::Write as _,
-    io::{self, ErrorKind as IoKind},
+    io::{self, ErrorKind as IoKind, Write},
     process::ExitCode,
 };
 
@@ -98,7 +97,8 @@ pub(crate) fn complain(message: &str) {
             line.push(c);
         }
     }
-    eprintln!("quorate: {line}");
+    // There is nobody left to tell if it fails.
+    let _ = writeln!(io::stderr(), "quorate: {line}");
 }
 
 /// Tells what is wrong with the command line, or the help that was asked for.
@@ -140,7 +140,8 @@ fn explained(error: &quorate::Error, endpoints: &[String]) -> String {
     match error.kind() {
         ErrorKind::Timeout | ErrorKind::Unavailable => {
             if !endpoints.iter().any(|endpoint| message.contains(endpoint)) {
-                let _ = write!(message, "; asked {}", endpoints.join(", "));
+                message.push_str("; asked ");
+                message.push_str(&endpoints.join(", "));
             }
             if message.contains(NOBODY) {
                 message.push_str(
@@ -151,8 +152,12 @@ fn explained(error: &quorate::Error, endpoints: &[String]) -> String {
         }
         ErrorKind::Compacted => {
             if let Some(oldest) = error.oldest_revision() {
-                let _ = write!(message, "; the oldest revision kept is {oldest}");
+                message.push_str(&format!("; the oldest revision kept is {oldest}"));
             }
+        }
+        // What servers with users say to nobody.
+        ErrorKind::InvalidArgument if message.ends_with("user name is empty") => {
+            message.push_str("; the server wants a user: write --user NAME:PASSWORD");
         }
         _ => {}
     }

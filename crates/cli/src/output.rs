@@ -42,8 +42,14 @@ impl Output {
         text: &[&[u8]],
         json: impl FnOnce() -> Json,
     ) -> Result<(), Failure> {
+        self.text_only(text)?;
+        self.json_only(json)
+    }
+
+    /// Prints a line that belongs to text alone.
+    pub(crate) fn text_only(&mut self, text: &[&[u8]]) -> Result<(), Failure> {
         match self.format {
-            Format::Json => self.write(json().to_string().as_bytes()),
+            Format::Json => Ok(()),
             Format::Text => self.write(&text.join(&b'\t')),
         }
     }

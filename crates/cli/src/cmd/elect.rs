@@ -1,12 +1,11 @@
 //! `elect`: lead, with or without a command.
 
-use std::{ffi::OsString, process::ExitCode, time::Duration};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, process::ExitCode, time::Duration};
 
 use nix::{sys::signal::Signal, unistd::gethostname};
 use quorate::{Client, ErrorKind};
 use tokio::time::sleep;
 
-use super::typed;
 use crate::{
     args,
     failure::{Failure, LOST, complain},
@@ -23,7 +22,9 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new().map_err(Failure::System)?;
     let value = args.value.unwrap_or_else(host_and_process);
-    let election = client.election(typed(args.name)).value(typed(value));
+    let election = client
+        .election(args.name.into_vec())
+        .value(value.into_vec());
     loop {
         let guardian = if args.command.is_empty() {
             None

@@ -2,10 +2,9 @@
 
 use std::process::ExitCode;
 
-use futures_util::TryStreamExt;
-use quorate::{Client, KeyRange, Range, Revision};
+use quorate::{Client, Range, Revision};
 
-use super::typed;
+use super::{keys, list::print_pages};
 use crate::{
     args,
     failure::{Failure, NO},
@@ -17,22 +16,16 @@ pub(crate) async fn run(
     out: &mut Output,
     args: args::Get,
 ) -> Result<ExitCode, Failure> {
-    let key = typed(args.key);
-    let revision = args.rev.map_or(Revision::ZERO, Revision);
-    if !args.prefix {
-        let Some(kv) = client.get_at(key, revision).await? else {
-            return Ok(ExitCode::from(NO));
-        };
-        out.result(&[&kv.value], || key_value(&kv))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut pages = client.pages(Range::new(KeyRange::prefix(key)).revision(revision));
-    let mut is_empty = true;
-    while let Some(page) = pages.try_next().await? {
-        for kv in &page.kvs {
-            is_empty = false;
-            out.result(&[&kv.key, &kv.value], || key_value(kv))?;
+    let range = Range::new(keys(args.name, args.prefix))
+        .revision(args.rev.map_or(Revision::ZERO, Revision));
+    let found = if args.prefix {
+        print_pages(client, out, range).await?
+    } else {
+        let kvs = client.range(range).await?.kvs;
+        for kv in &kvs {
+            out.result(&[&kv.value], || key_value(kv))?;
         }
-    }
-    Ok(ExitCode::from(if is_empty { NO } else { 0 }))
+        !kvs.is_empty()
+    };
+    Ok(ExitCode::from(if found { 0 } else { NO }))
 }

@@ -1,10 +1,9 @@
 //! `lock`: hold a lock, with or without a command.
 
-use std::process::ExitCode;
+use std::{os::unix::ffi::OsStringExt, process::ExitCode};
 
 use quorate::{Client, Loss};
 
-use super::typed;
 use crate::{
     args,
     failure::{Failure, LOST, NOT_OBTAINED, complain},
@@ -26,7 +25,7 @@ pub(crate) async fn run(
         Some(Guardian::start().await.map_err(Failure::System)?)
     };
     let name = args.name.display().to_string();
-    let mut lock = client.lock(typed(args.name));
+    let mut lock = client.lock(args.name.into_vec());
     if let Some(holder) = args.holder {
         lock = lock.holder(holder);
     }

@@ -1,6 +1,6 @@
 //! `locks`: who holds what, who waits, and how to take it away.
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, os::unix::ffi::OsStringExt, process::ExitCode};
 
 use futures_util::TryStreamExt;
 use quorate::{
@@ -9,7 +9,6 @@ use quorate::{
 };
 use serde_json::{Value as Json, json};
 
-use super::typed;
 use crate::{
     args::Locks,
     failure::{Failure, NO, complain},
@@ -22,10 +21,10 @@ pub(crate) async fn run(
     args: Locks,
 ) -> Result<ExitCode, Failure> {
     match args {
-        Locks::Ls { prefix } => ls(client, out, typed(prefix)).await,
-        Locks::Show { name } => show(client, out, typed(name).into()).await,
+        Locks::Ls { prefix } => ls(client, out, prefix.into_vec()).await,
+        Locks::Show { name } => show(client, out, name.into_vec().into()).await,
         Locks::Break { name, token } => {
-            break_hold(client, out, typed(name).into(), token.map(Revision)).await
+            break_hold(client, out, name.into_vec().into(), token.map(Revision)).await
         }
     }
 }
