@@ -156,7 +156,7 @@ fn explained(error: &quorate::Error, endpoints: &[String]) -> String {
             }
         }
         // What servers with users say to nobody.
-        ErrorKind::InvalidArgument if message.ends_with("user name is empty") => {
+        ErrorKind::Unauthenticated if message.ends_with("user name is empty") => {
             message.push_str("; the server wants a user: write --user NAME:PASSWORD");
         }
         _ => {}

@@ -290,7 +290,7 @@ fn a_user_authenticates_and_no_message_shows_the_password() {
     at(&["set", "k", "v", "--user", "root:hunter2"], &[]).ok();
     let environment = [("ETCDCTL_USER", "root"), ("ETCDCTL_PASSWORD", "hunter2")];
     assert_eq!(at(&["get", "k"], &environment).ok(), "v\n");
-    let nobody = at(&["get", "k"], &[]).failure(2);
+    let nobody = at(&["get", "k"], &[]).failure(10);
     assert!(nobody.contains("--user"), "{nobody}");
     let wrong = at(
         &["get", "k", "--user", "root", "--password", "hunter3"],

@@ -42,6 +42,8 @@
 //! - keys that are equal under a sort come in the order of the keys; a real etcd leaves it open
 //! - two kinds of transactions that make a real etcd panic are harmless (see [`Store`])
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 mod auth;
 mod error;
 mod index;

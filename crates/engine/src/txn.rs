@@ -25,9 +25,7 @@ impl Store {
     /// of the request; [`Error::KeyNotFound`], [`Error::LeaseNotFound`], [`Error::FutureRevision`]
     /// or [`Error::Compacted`] by what the chosen operations meet.
     pub fn txn(&mut self, txn: &Txn) -> Result<TxnResult, Error> {
-        check_shape(txn, MAX_OPS)?;
-        check_overlaps(&txn.success)?;
-        check_overlaps(&txn.failure)?;
+        txn.check()?;
         if is_write(txn) && size(txn) > MAX_REQUEST_BYTES {
             return Err(Error::RequestTooLarge);
         }
@@ -186,6 +184,21 @@ impl Store {
             deleted: prevs.len() as i64,
             prevs: if delete.prev_kv { prevs } else { Vec::new() },
         }
+    }
+}
+
+impl Txn {
+    /// Tells whether a store refuses it by its look alone, whatever the store holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyOps`], [`Error::EmptyKey`], [`Error::ValueProvided`],
+    /// [`Error::LeaseProvided`] or [`Error::DuplicateKey`].
+    pub fn check(&self) -> Result<(), Error> {
+        check_shape(self, MAX_OPS)?;
+        check_overlaps(&self.success)?;
+        check_overlaps(&self.failure)?;
+        Ok(())
     }
 }
 

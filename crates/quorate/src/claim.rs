@@ -261,22 +261,22 @@ impl Owner {
         outcome: oneshot::Sender<Result<()>>,
     ) {
         if let Some(hold) = self.create(report).await {
-            if let Some(released) = self.keep(&hold).await {
-                let result = self.delete(&hold).await;
-                if released {
-                    let _ = outcome.send(result);
-                }
-            }
+            let result = match self.keep(&hold).await {
+                Ok(()) => self.delete(&hold).await,
+                Err(loss) => Err(Error::lost(loss, &hold.key)),
+            };
+            // If nobody waits for it, nobody is told.
+            let _ = outcome.send(result);
         }
         if self.ambiguous {
-            self.linger().await;
+            linger(self.creation).await;
         }
     }
 
     /// Makes the key, and tells the caller. `None` if there is nothing to keep.
     async fn create(&mut self, report: oneshot::Sender<Result<Report>>) -> Option<Arc<Hold>> {
         let mut report = Some(report);
-        let mut backoff = Backoff::new(Arc::clone(self.creation.link.runtime()));
+        let mut backoff = Backoff::new(self.creation.link.runtime());
         loop {
             let session = &self.creation.session;
             if let SessionState::Lost(loss) = session.state() {
@@ -289,8 +289,12 @@ impl Owner {
                 // The caller went away.
                 return None;
             }
-            let attempt = self.creation.link.txn(self.creation.txn.clone());
-            match attempt.await {
+            let attempt = tokio::select! {
+                biased;
+                answer = self.creation.link.txn(self.creation.txn.clone()) => answer,
+                _ = session.lost_by_signal() => continue,
+            };
+            match attempt {
                 Ok(answer) if answer.succeeded => {
                     let token = answer.header.revision;
                     let hold = self.hold(token);
@@ -332,7 +336,11 @@ impl Owner {
                     tracing::debug!(%error, key = %self.creation.key, "claim not made yet");
                 }
             }
-            backoff.pause().await;
+            tokio::select! {
+                biased;
+                () = backoff.pause() => {}
+                _ = self.creation.session.lost_by_signal() => {}
+            }
         }
     }
 
@@ -356,9 +364,9 @@ impl Owner {
         })
     }
 
-    /// Keeps the key until it should be deleted: then whether somebody waits for that. `None` if it
-    /// was lost: then there is nothing to delete.
-    async fn keep(&mut self, hold: &Hold) -> Option<bool> {
+    /// Keeps the key until it should be deleted. An error if it was lost: then there is nothing to
+    /// delete.
+    async fn keep(&mut self, hold: &Hold) -> Result<(), Loss> {
         let session = hold.session.clone();
         let lost = session.lost_by_signal();
         let gone = watch_own(&self.creation.link, hold);
@@ -368,26 +376,26 @@ impl Owner {
             let limit = match wish {
                 Wish::Keep => future::pending().boxed(),
                 Wish::KeepUntil(limit) => self.creation.link.runtime().sleep_until(limit),
-                Wish::Release => return Some(true),
+                Wish::Release => return Ok(()),
             };
             tokio::select! {
                 biased;
                 changed = self.wishes.changed() => {
                     if changed.is_err() {
-                        return Some(false);
+                        return Ok(());
                     }
                 }
                 loss = &mut lost => {
                     hold.lose(loss);
-                    return None;
+                    return Err(loss);
                 }
                 loss = &mut gone => {
                     hold.lose(loss);
-                    return None;
+                    return Err(loss);
                 }
                 () = limit => {
                     hold.lose(Loss::HoldLimit);
-                    return Some(false);
+                    return Ok(());
                 }
             }
         }
@@ -397,7 +405,7 @@ impl Owner {
     async fn delete(&self, hold: &Hold) -> Result<()> {
         let fence = Compare::create_revision(&hold.key).eq(hold.token);
         let txn = Txn::new().when(fence).then(Op::delete(&hold.key));
-        let mut backoff = Backoff::new(Arc::clone(self.creation.link.runtime()));
+        let mut backoff = Backoff::new(self.creation.link.runtime());
         let mut maybe_done = false;
         loop {
             match self.creation.link.txn(txn.clone()).await {
@@ -416,35 +424,37 @@ impl Owner {
             backoff.pause().await;
         }
     }
+}
 
-    /// Deletes the key whenever it comes back: an attempt to make it that never got an answer may be
-    /// applied at any later time. Ends with the session, for whose lease such an attempt asks.
-    async fn linger(&self) {
-        let Creation {
-            link, session, key, ..
-        } = &self.creation;
-        let request = WatchRequest::new(key).puts_only();
-        let mut feed = Feed::new(link, request, Resume::FromNow);
-        let delete = Txn::new().then(Op::delete(key));
-        let mut backoff = Backoff::new(Arc::clone(link.runtime()));
-        let sweep = async {
-            // Whatever the signal is, a new stream or the key itself: look, and delete.
-            while let Ok(Signal::Opened(_) | Signal::Batch(_)) = feed.next().await {
-                while link
-                    .txn(delete.clone())
-                    .await
-                    .is_err_and(|error| error.is_retryable())
-                {
-                    backoff.pause().await;
-                }
-                backoff.reset();
+/// Deletes the key whenever it comes back: an attempt to make it that never got an answer may be
+/// applied at any later time. Ends with the session, for whose lease such an attempt asks, and keeps
+/// neither the session nor the client from being dropped.
+async fn linger(creation: Creation) {
+    let link = creation.link.detached();
+    let session = creation.session.downgrade();
+    let key = creation.key.clone();
+    drop(creation);
+    let request = WatchRequest::new(&key).puts_only();
+    let mut feed = Feed::new(&link, request, Resume::FromNow);
+    let delete = Txn::new().then(Op::delete(&key));
+    let mut backoff = Backoff::new(link.runtime());
+    let sweep = async {
+        // Whatever the signal is, a new stream or the key itself: look, and delete.
+        while let Ok(Signal::Opened(_) | Signal::Batch(_)) = feed.next().await {
+            while link
+                .txn(delete.clone())
+                .await
+                .is_err_and(|error| error.is_retryable())
+            {
+                backoff.pause().await;
             }
-        };
-        tokio::select! {
-            biased;
-            _ = session.lost_by_signal() => {}
-            () = sweep => {}
+            backoff.reset();
         }
+    };
+    tokio::select! {
+        biased;
+        _ = session.lost_by_signal() => {}
+        () = sweep => {}
     }
 }
 
@@ -485,7 +495,7 @@ async fn watch_own(link: &Link, hold: &Hold) -> Loss {
 
 /// The revision at which our incarnation of the key was seen to stand, or that it is lost.
 async fn read_own(link: &Link, hold: &Hold) -> Result<Revision, Loss> {
-    let mut backoff = Backoff::new(Arc::clone(link.runtime()));
+    let mut backoff = Backoff::new(link.runtime());
     loop {
         match link.range(Range::new(&hold.key).keys_only()).await {
             Ok(range) => match range.kvs.first() {

@@ -52,8 +52,39 @@ impl Client {
     {
         let options = options.try_into().map_err(Into::into)?;
         options.check()?;
-        let backend = open(&options.target)?;
-        Ok(Self::with_backend_and(backend, options))
+        match options.target.clone() {
+            Target::Memory(None) => Ok(Self::with_backend_and(Arc::new(Memory::new()), options)),
+            Target::Memory(Some(name)) => Ok(Self::with_backend_and(
+                Arc::new(Memory::named(&name)),
+                options,
+            )),
+            #[cfg(feature = "etcd")]
+            Target::Etcd(cluster) => {
+                let etcd = Arc::new(crate::backend::etcd::Etcd::new(cluster)?);
+                let client = Self::with_backend_and(Arc::clone(&etcd) as Arc<dyn Backend>, options);
+                #[cfg(feature = "raw")]
+                let _ = client.link.core.etcd.set(etcd);
+                Ok(client)
+            }
+        }
+    }
+
+    /// The wire crate's own clients, on the connection in use: for what this library does not offer.
+    /// They know of no namespace, and retry nothing. Outside semantic versioning.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for a store that is no etcd cluster; otherwise
+    /// if no member can be connected to.
+    #[cfg(feature = "raw")]
+    pub async fn etcd(&self) -> Result<crate::backend::etcd::Raw> {
+        match self.link.core.etcd.get() {
+            Some(etcd) => etcd.raw().await,
+            None => Err(Error::new(
+                crate::ErrorKind::Unsupported,
+                "this store is no etcd cluster: it has no wire clients",
+            )),
+        }
     }
 
     /// A client of any [`Backend`], for tests and for backends of one's own.
@@ -157,13 +188,4 @@ impl fmt::Debug for Client {
             .field("backend", &self.link.backend)
             .finish_non_exhaustive()
     }
-}
-
-fn open(target: &Target) -> Result<Arc<dyn Backend>> {
-    Ok(match target {
-        Target::Memory(None) => Arc::new(Memory::new()),
-        Target::Memory(Some(name)) => Arc::new(Memory::named(name)),
-        #[cfg(feature = "etcd")]
-        Target::Etcd(options) => Arc::new(crate::backend::etcd::Etcd::new(options.clone())?),
-    })
 }

@@ -5,7 +5,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -29,6 +28,8 @@ use crate::{
 /// `concurrency.Election` stand in the same queue, which is also that of the
 /// [lock](Client::lock) of the same name. What a guard promises, and how keys are laid out, is the same
 /// as for a [`Lock`](crate::Lock).
+///
+/// A candidate's value is the value of its key, until it is replaced by [`Leadership::proclaim`].
 ///
 /// [`Election::campaign`] is one candidacy. An [`Elector`](crate::Elector) campaigns again by itself and
 /// runs a task while it leads.
@@ -112,11 +113,17 @@ impl Election {
     /// If the future is dropped we stand no more.
     pub async fn campaign(&self) -> Result<Leadership> {
         let session = self.open_session().await?;
-        self.campaign_under(&session).await
+        let key = self.new_key(&session);
+        self.campaign_as(&session, key).await
     }
 
-    pub(crate) async fn campaign_under(&self, session: &Session) -> Result<Leadership> {
-        let claim = self.queue.acquire(session, self.value.clone()).await?;
+    /// A key for one candidacy.
+    pub(crate) fn new_key(&self, session: &Session) -> Key {
+        self.queue.new_key(session)
+    }
+
+    pub(crate) async fn campaign_as(&self, session: &Session, key: Key) -> Result<Leadership> {
+        let claim = self.queue.acquire(session, key, self.value.clone()).await?;
         Ok(Leadership {
             link: self.queue.link().clone(),
             claim,
@@ -144,6 +151,25 @@ impl Election {
 
     /// Follows who leads: the present leader first, then every change of leader or of the leader's
     /// value, with `None` while nobody leads.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// use futures_util::StreamExt;
+    ///
+    /// let client = quorate::Client::connect("mem:").await?;
+    /// let election = client.election("scheduler").value("10.0.0.7:9000");
+    /// let mut leaders = election.observe();
+    /// assert_eq!(leaders.next().await.expect("it ends only with an error")?, None);
+    ///
+    /// let _leadership = election.campaign().await?;
+    /// let leader = leaders.next().await.expect("it ends only with an error")?;
+    /// assert_eq!(leader.expect("we lead").value, "10.0.0.7:9000");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn observe(&self) -> Leaders {
         let state = Observation {
             queue: self.queue.clone(),
@@ -383,7 +409,7 @@ impl Observation {
 impl View {
     async fn list(queue: &Queue) -> Result<Self> {
         let link = queue.link();
-        let mut backoff = Backoff::new(Arc::clone(link.runtime()));
+        let mut backoff = Backoff::new(link.runtime());
         let range = loop {
             match link.range(Range::new(queue.range())).await {
                 Ok(range) => break range,

@@ -1,6 +1,6 @@
 //! The managed elector: campaigns again after every loss, and runs a task only while it leads.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future};
 use tokio::sync::watch;
@@ -62,6 +62,21 @@ impl Election {
     /// Campaigns in the background, again after every loss.
     ///
     /// Call it where tokio runs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// let client = quorate::Client::connect("mem:").await?;
+    /// let mut elector = client.election("cleaner").elector();
+    /// let token = elector.leading().await?;
+    /// let leader = client.election("cleaner").leader().await?;
+    /// assert_eq!(leader.map(|leader| leader.token), Some(token));
+    /// elector.stop().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn elector(&self) -> Elector {
         let (sender, state) = watch::channel(LeaderState::NoLeader);
         let stop = CancellationToken::new();
@@ -73,7 +88,9 @@ impl Election {
             async move {
                 let idle = |term: Term| async move { term.stopping().await };
                 // It has no task that could end, so this ends only when it is told to stop.
-                let _ = campaign_for_ever(&election, &sender, &stop, idle).await;
+                if let Err(error) = campaign_for_ever(&election, &sender, &stop, idle).await {
+                    tracing::error!(%error, "the elector gave up");
+                }
                 drop(ended);
             }
         };
@@ -233,7 +250,7 @@ async fn campaign_for_ever<F, T>(
 where
     F: Future<Output = T>,
 {
-    let mut backoff = Backoff::new(Arc::clone(election.link().runtime()));
+    let mut backoff = Backoff::new(election.link().runtime());
     loop {
         let leadership = tokio::select! {
             biased;
@@ -247,14 +264,14 @@ where
                     return Ok(ended);
                 }
             }
-            Err(error) if election.is_doomed() => return Err(error),
-            // The session or our place was lost while waiting: the next campaign has new ones.
-            Err(error) if error.is_retryable() || error.kind() == ErrorKind::Lost => {
+            Err(error) => {
+                state.send_if_modified(|state| tell(state, LeaderState::NoLeader));
+                if election.is_doomed() || !is_passing(&error) {
+                    return Err(error);
+                }
                 tracing::debug!(%error, "campaign failed");
             }
-            Err(error) => return Err(error),
         }
-        state.send_if_modified(|state| tell(state, LeaderState::NoLeader));
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(None),
@@ -263,15 +280,22 @@ where
     }
 }
 
+/// Whether the next campaign, with a session and a place of its own, may succeed.
+fn is_passing(error: &Error) -> bool {
+    let new_begin = matches!(error.kind(), ErrorKind::ClusterChanged | ErrorKind::Lost);
+    new_begin || error.is_retryable()
+}
+
 /// Campaigns, and tells who leads meanwhile.
 async fn campaign(election: &Election, state: &watch::Sender<LeaderState>) -> Result<Leadership> {
     let session = election.open_session().await?;
+    let key = election.new_key(&session);
     let follow = async {
         let mut leaders = election.observe();
         while let Some(Ok(leader)) = leaders.next().await {
             let seen = match leader {
-                // Our own key: whether we lead is for the campaign to say.
-                Some(leader) if leader.lease == Some(session.lease()) => continue,
+                // Whether we lead ourselves is for the campaign to say.
+                Some(leader) if leader.key == key => continue,
                 Some(leader) => LeaderState::Following { leader },
                 None => LeaderState::NoLeader,
             };
@@ -281,7 +305,7 @@ async fn campaign(election: &Election, state: &watch::Sender<LeaderState>) -> Re
     };
     tokio::select! {
         biased;
-        leadership = election.campaign_under(&session) => leadership,
+        leadership = election.campaign_as(&session, key.clone()) => leadership,
         () = follow => Err(Error::new(ErrorKind::Internal, "an endless wait ended")),
     }
 }

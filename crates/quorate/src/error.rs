@@ -10,7 +10,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong: a [kind](ErrorKind) to act on, and a message for people.
 ///
 /// Two questions matter beside the kind: [`is_retryable`](Error::is_retryable) and
-/// [`is_indefinite`](Error::is_indefinite).
+/// [`is_indefinite`](Error::is_indefinite); the [crate's page](crate#errors) tells what to make of the
+/// answers.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -43,6 +44,8 @@ pub enum ErrorKind {
     Internal,
     /// The caller should correct the call: retrying it cannot help.
     InvalidArgument,
+    /// The caller should correct what is stored: it cannot be decoded.
+    InvalidData,
     /// The caller should stop its work: the hold is gone.
     Lost,
     /// The caller should check the name: there is no such thing.
@@ -77,6 +80,7 @@ impl ErrorKind {
             Self::ClusterChanged => 13,
             Self::Unsupported => 14,
             Self::Internal => 15,
+            Self::InvalidData => 16,
         }
     }
 }

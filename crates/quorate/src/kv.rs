@@ -129,9 +129,8 @@ impl Client {
     /// for a key that should keep its value or lease and does not exist.
     pub async fn put_with(&self, put: Put) -> Result<PutResult> {
         let result = self.link().txn(Txn::new().then(put)).await?;
-        let prev = match result.results.into_iter().next() {
-            Some(OpResult::Put { prev }) => prev,
-            _ => return Err(unexpected("a put")),
+        let Some(OpResult::Put { prev }) = result.results.into_iter().next() else {
+            return Err(unexpected("a put"));
         };
         Ok(PutResult {
             revision: result.header.revision,
@@ -293,7 +292,7 @@ impl Client {
     ) -> Result<Option<Revision>> {
         let key = key.into();
         let mut present = self.get(&key).await?;
-        let mut backoff = Backoff::new(self.link().runtime().clone());
+        let mut backoff = Backoff::new(self.link().runtime());
         loop {
             let Some(value) = change(present.as_ref()) else {
                 return Ok(None);
@@ -473,6 +472,7 @@ impl Transaction {
     ///
     /// If the future is dropped the transaction may or may not happen, as a whole.
     pub async fn commit(self) -> Result<TxnResult> {
+        self.txn.check()?;
         refuse(&self.txn)?;
         self.link.txn(self.txn).await
     }
@@ -484,7 +484,7 @@ impl fmt::Debug for Transaction {
     }
 }
 
-/// Refuses what should not be sent.
+/// Refuses what etcd would not, though it should not be sent.
 fn refuse(txn: &Txn) -> Result<()> {
     for op in txn.success.iter().chain(&txn.failure) {
         match op {

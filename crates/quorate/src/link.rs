@@ -54,6 +54,9 @@ pub(crate) struct Core {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) settings: Settings,
     pub(crate) sessions: Sessions,
+    /// The cluster, if it is one.
+    #[cfg(feature = "raw")]
+    pub(crate) etcd: std::sync::OnceLock<Arc<crate::backend::etcd::Etcd>>,
     seen: Mutex<Seen>,
 }
 
@@ -91,11 +94,28 @@ impl Link {
             runtime,
             settings,
             sessions,
+            #[cfg(feature = "raw")]
+            etcd: std::sync::OnceLock::new(),
             seen: Mutex::default(),
         };
         Self {
             core: Arc::new(core),
             backend,
+        }
+    }
+
+    /// The same way to the store, for a task that must not keep the client, and the session that it
+    /// shares, from being dropped.
+    pub(crate) fn detached(&self) -> Self {
+        let Core {
+            root,
+            runtime,
+            settings,
+            ..
+        } = &*self.core;
+        Self {
+            backend: Arc::clone(&self.backend),
+            ..Self::new(Arc::clone(root), Arc::clone(runtime), settings.clone())
         }
     }
 
@@ -126,9 +146,15 @@ impl Link {
         let result = self
             .bounded("transaction", writes, self.backend.txn(request))
             .await?;
-        self.core
-            .check(linearizable.then_some(before), result.header)?;
-        Ok(result)
+        let checked = self
+            .core
+            .check(linearizable.then_some(before), result.header);
+        match checked {
+            Ok(()) => Ok(result),
+            // What it wrote is written, if in another cluster than was meant.
+            Err(error) if writes => Err(error.indefinite()),
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) async fn watch(&self, request: WatchRequest) -> Result<Watching> {

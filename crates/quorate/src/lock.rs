@@ -28,6 +28,13 @@ use crate::{
 /// rate, the server ends no lease early and nobody deletes keys by hand. What must be safe even then,
 /// and from a process that was paused at the wrong moment, needs the guard's [`fence`](LockGuard::fence)
 /// or [`token`](LockGuard::token).
+///
+/// # When it is lost
+///
+/// A hold ends with its session: at the deadline, when the lease is revoked, when the session is closed.
+/// It also ends when somebody deletes its key, as [`Lock::break_hold`] does, as soon as the store tells.
+/// Then [`LockGuard::lost`] completes with the [`Loss`], [`LockGuard::is_held`] is false, and nothing
+/// brings the hold back: acquire again.
 #[derive(Clone, Debug)]
 #[must_use = "a lock is not held until it is acquired"]
 pub struct Lock {
@@ -117,7 +124,8 @@ impl Lock {
     #[doc(alias = "lock")]
     pub async fn acquire(&self) -> Result<LockGuard> {
         let session = self.open_session().await?;
-        let claim = self.queue.acquire(&session, self.value()).await?;
+        let key = self.queue.new_key(&session);
+        let claim = self.queue.acquire(&session, key, self.value()).await?;
         Ok(self.guard(claim))
     }
 
@@ -263,15 +271,16 @@ impl LockGuard {
         self.claim.lost()
     }
 
-    /// Runs `work` unless and until the hold is lost; then the work is dropped.
+    /// Runs `work` unless and until the hold is lost; then the work is dropped, without having been
+    /// polled since.
     ///
     /// # Errors
     ///
     /// [`Lost`](crate::ErrorKind::Lost) if the hold was lost first.
     pub async fn protect<T>(&self, work: impl Future<Output = T>) -> Result<T> {
-        match select(Box::pin(work), self.lost()).await {
-            Either::Left((output, _)) => Ok(output),
-            Either::Right((loss, _)) => Err(Error::lost(loss, self.key())),
+        match select(self.lost(), Box::pin(work)).await {
+            Either::Left((loss, _)) => Err(Error::lost(loss, self.key())),
+            Either::Right((output, _)) => Ok(output),
         }
     }
 

@@ -2,7 +2,7 @@
 //! that sends beats.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex},
     time::Duration,
@@ -17,7 +17,7 @@ use crate::{
     backend::{Backend, Beat, BeatStream},
     link::{bounded, lock},
     retry::{Backoff, fraction},
-    session::{SessionState, WeakSession},
+    session::{Session, SessionState, WeakSession},
 };
 
 /// Where sessions report to the task: those that come, those that go.
@@ -34,10 +34,17 @@ pub(crate) struct Pulse {
 /// What the task has yet to take over.
 #[derive(Default)]
 struct Waiting {
-    arrivals: Vec<(LeaseId, WeakSession)>,
+    arrivals: Vec<Arrival>,
     departures: Vec<Departure>,
     /// Whether the task runs. It ends when it has nothing to do.
     running: bool,
+}
+
+/// A lease to be kept alive.
+struct Arrival {
+    lease: LeaseId,
+    ttl: Duration,
+    session: WeakSession,
 }
 
 /// A lease to be revoked.
@@ -71,7 +78,7 @@ impl Pulse {
             call_timeout,
             waiting: Mutex::default(),
             wake: Notify::new(),
-            this: this.clone(),
+            this: std::sync::Weak::clone(this),
         })
     }
 
@@ -80,13 +87,18 @@ impl Pulse {
     }
 
     /// Keeps a session alive from now on. Runs where tasks can be spawned.
-    pub(crate) fn arrive(&self, lease: LeaseId, session: WeakSession) {
-        lock(&self.waiting).arrivals.push((lease, session));
+    pub(crate) fn arrive(&self, session: &Session) {
+        let arrival = Arrival {
+            lease: session.lease(),
+            ttl: session.ttl(),
+            session: session.downgrade(),
+        };
+        lock(&self.waiting).arrivals.push(arrival);
         self.start();
     }
 
-    /// Revokes a lease as soon as the task runs. It runs as long as there is a session; for a lease
-    /// without one [`Pulse::start`] it.
+    /// Revokes a lease as soon as the task runs. It runs as long as there is a session that is not
+    /// lost; otherwise [`Pulse::start`] it.
     pub(crate) fn depart(&self, departure: Departure) {
         lock(&self.waiting).departures.push(departure);
         self.wake.notify_one();
@@ -115,12 +127,14 @@ impl fmt::Debug for Pulse {
 /// The task itself.
 struct Beater {
     pulse: Arc<Pulse>,
-    leases: HashMap<LeaseId, Heart>,
+    leases: BTreeMap<LeaseId, Heart>,
     /// When to look at which lease next.
     due: BTreeSet<(Moment, LeaseId)>,
     channel: Channel,
     backoff: Backoff,
     revocations: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Whether it ended for want of work, rather than being torn down.
+    ended: bool,
 }
 
 /// One lease's beats.
@@ -159,17 +173,18 @@ enum Woken {
 
 impl Beater {
     fn new(pulse: Arc<Pulse>) -> Self {
-        let backoff = Backoff::new(Arc::clone(&pulse.runtime));
+        let backoff = Backoff::new(&pulse.runtime);
         let channel = Channel::Closed {
             until: pulse.runtime.now(),
         };
         Self {
             pulse,
-            leases: HashMap::new(),
+            leases: BTreeMap::new(),
             due: BTreeSet::new(),
             channel,
             backoff,
             revocations: FuturesUnordered::new(),
+            ended: false,
         }
     }
 
@@ -178,6 +193,7 @@ impl Beater {
             self.take_over();
             self.attend();
             if self.is_idle() {
+                self.ended = true;
                 return;
             }
             match self.wait().await {
@@ -208,12 +224,20 @@ impl Beater {
                 std::mem::take(&mut waiting.departures),
             )
         };
-        for (lease, weak) in arrivals {
+        for arrival in arrivals {
+            let Arrival {
+                lease,
+                ttl,
+                session: weak,
+            } = arrival;
             let Some(session) = weak.upgrade() else {
+                // Dropped already. If we end before it says so itself, nobody hears it.
+                if departures.iter().all(|departure| departure.lease != lease) {
+                    self.revoke(Departure::new(lease, ttl, None));
+                }
                 continue;
             };
-            let ttl = session.ttl();
-            let next_beat = self.next_beat(session.confirmed(), ttl);
+            let next_beat = self.next_beat(&session, ttl);
             let heart = Heart {
                 session: weak,
                 ttl,
@@ -272,30 +296,28 @@ impl Beater {
     }
 
     /// Looks at one lease: is it lost, is an answer overdue, is a beat due? Returns whether the
-    /// stream is silent or broken.
+    /// stream is silent.
     fn look_at(&mut self, lease: LeaseId, now: Moment) -> bool {
         let Some(heart) = self.leases.get_mut(&lease) else {
             return false;
         };
-        let Some(session) = heart.session.upgrade() else {
-            // Dropped: its departure is on the way.
-            self.forget(lease);
-            return false;
-        };
-        if let SessionState::Lost(_) = session.look(now) {
-            // The server may not know yet, and others wait for it. After a `close` this is the
-            // second revocation, which finds nothing.
+        let alive = heart.session.upgrade();
+        let alive = alive.filter(|session| !matches!(session.look(now), SessionState::Lost(_)));
+        let Some(session) = alive else {
+            // The server may not know yet, and others wait for it. After a `close`, or a drop whose
+            // departure is on the way, one revocation of two finds nothing.
             let ttl = heart.ttl;
             self.forget(lease);
             self.revoke(Departure::new(lease, ttl, None));
             return false;
-        }
+        };
         let patience = patience(heart.ttl);
-        let mut silent = heart.unanswered.is_some_and(|sent| now >= sent + patience);
+        let silent = heart.unanswered.is_some_and(|sent| now >= sent + patience);
         let overdue = heart.next_beat + patience;
         if now >= overdue {
             session.suspend();
         }
+        let mut again = None;
         if now >= heart.next_beat
             && heart.unanswered.is_none()
             && let Channel::Open(stream) = &mut self.channel
@@ -303,14 +325,15 @@ impl Beater {
             match stream.send(lease) {
                 Ok(()) => heart.unanswered = Some(now),
                 Err(error) => {
+                    // There were too many at once, or the stream is about to tell that it broke.
                     tracing::debug!(%error, "beat not sent");
-                    silent = true;
+                    again = Some(now + patience / 8);
                 }
             }
         }
         let deadline = session.deadline();
         let answer_due = heart.unanswered.map(|sent| sent + patience);
-        let at = [Some(heart.next_beat), Some(overdue), answer_due]
+        let at = [Some(heart.next_beat), Some(overdue), answer_due, again]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)
@@ -356,7 +379,7 @@ impl Beater {
             return;
         }
         session.confirm(sent, beat.ttl);
-        let next_beat = self.next_beat(sent, beat.ttl);
+        let next_beat = self.next_beat(&session, beat.ttl);
         if let Some(heart) = self.leases.get_mut(&beat.lease) {
             heart.ttl = beat.ttl;
             heart.next_beat = next_beat;
@@ -364,11 +387,12 @@ impl Beater {
         self.look_at(beat.lease, self.pulse.runtime.now());
     }
 
-    /// The next beat is due a third of the time to live after the last confirmed one was sent, or up
-    /// to a tenth of that sooner.
-    fn next_beat(&self, confirmed: Moment, ttl: Duration) -> Moment {
-        let third = ttl / 3;
-        confirmed + third - fraction(third / 10, self.pulse.runtime.random())
+    /// The next beat is due a third of the time to live after the last confirmed one was sent, but
+    /// half-way to the deadline at the latest; or up to a tenth of that sooner.
+    fn next_beat(&self, session: &Session, ttl: Duration) -> Moment {
+        let confirmed = session.confirmed();
+        let pause = (ttl / 3).min(session.deadline().since(confirmed) / 2);
+        confirmed + pause - fraction(pause / 10, self.pulse.runtime.random())
     }
 
     fn shortest_patience(&self) -> Duration {
@@ -388,7 +412,7 @@ impl Beater {
         let pulse = Arc::clone(&self.pulse);
         self.revocations.push(Box::pin(async move {
             let give_up = pulse.runtime.now() + ttl;
-            let mut backoff = Backoff::new(Arc::clone(&pulse.runtime));
+            let mut backoff = Backoff::new(&pulse.runtime);
             let result = loop {
                 let revoke = pulse.backend.revoke(lease);
                 let what = "revocation of a lease";
@@ -449,9 +473,13 @@ impl Beater {
     }
 }
 
-/// If the task is torn down with its runtime, or by a panic, nobody keeps the sessions alive.
+/// If the task is torn down with its runtime, or by a panic, nobody keeps the sessions alive; later
+/// sessions have another.
 impl Drop for Beater {
     fn drop(&mut self) {
+        if !self.ended {
+            lock(&self.pulse.waiting).running = false;
+        }
         for heart in self.leases.values() {
             if let Some(session) = heart.session.upgrade() {
                 session.abandon();

@@ -4,8 +4,6 @@
 //! A contender of `NAME` is the key `NAME/<lease>` or `NAME/<lease>-<n>`, both numbers as etcd's own
 //! tools write them: the lease in hexadecimal. The one with the lowest create revision holds.
 
-use std::sync::Arc;
-
 use futures_util::future::{Either, select};
 
 use crate::{
@@ -96,9 +94,10 @@ impl Queue {
         })
     }
 
-    /// Waits until we hold. If the future is dropped we leave the queue.
-    pub(crate) async fn acquire(&self, session: &Session, value: Value) -> Result<Claim> {
-        let (claim, place) = self.enter(session, value).await?;
+    /// Waits until we hold, with a [new key](Queue::new_key). If the future is dropped we leave the
+    /// queue.
+    pub(crate) async fn acquire(&self, session: &Session, key: Key, value: Value) -> Result<Claim> {
+        let (claim, place) = self.enter(session, key, value).await?;
         self.wait(&claim, place).await?;
         Ok(claim)
     }
@@ -140,7 +139,7 @@ impl Queue {
                 }
                 // What is there are no contenders: they cannot be told apart by a condition, so
                 // queue up, and leave again if somebody was quicker.
-                self.enter(session, value).await?.0
+                self.enter(session, self.new_key(session), value).await?.0
             }
         };
         match self.look(&claim, claim.token()).await? {
@@ -154,9 +153,13 @@ impl Queue {
     }
 
     /// Joins the queue. What the answer showed of our place is told, if it came.
-    async fn enter(&self, session: &Session, value: Value) -> Result<(Claim, Option<Place>)> {
+    async fn enter(
+        &self,
+        session: &Session,
+        key: Key,
+        value: Value,
+    ) -> Result<(Claim, Option<Place>)> {
         self.check_name()?;
-        let key = self.new_key(session);
         // The two newest keys: ours, and the one before it.
         let newest = Range::new(self.range())
             .order(SortBy::CreateRevision, Order::Descending)
@@ -225,9 +228,9 @@ impl Queue {
         let mut not_before = claim.token();
         let lost = claim.lost();
         loop {
-            let signal = match select(Box::pin(feed.next()), lost.clone()).await {
-                Either::Left((signal, _)) => signal?,
-                Either::Right((loss, _)) => return Err(Error::lost(loss, claim.key())),
+            let signal = match select(lost.clone(), Box::pin(feed.next())).await {
+                Either::Left((loss, _)) => return Err(Error::lost(loss, claim.key())),
+                Either::Right((signal, _)) => signal?,
             };
             let seen = match signal {
                 Signal::Opened(header) => header.revision,
@@ -250,15 +253,16 @@ impl Queue {
     /// A member's own store will do if it is not older than that: nothing older than us can ever come
     /// back, so if nobody is before us at some revision, nobody is at any later one.
     async fn look(&self, claim: &Claim, not_before: Revision) -> Result<Place> {
-        let mut backoff = Backoff::new(Arc::clone(self.link.runtime()));
+        let mut backoff = Backoff::new(self.link.runtime());
         let mut serializable = true;
         let mut all = false;
         let lost = claim.lost();
         loop {
             let txn = self.question(claim, serializable, all);
-            let answer = match select(Box::pin(self.link.txn(txn)), lost.clone()).await {
-                Either::Left((answer, _)) => answer,
-                Either::Right((loss, _)) => return Err(Error::lost(loss, claim.key())),
+            // The loss comes first, or a store that refuses at once would never let it be seen.
+            let answer = match select(lost.clone(), Box::pin(self.link.txn(txn))).await {
+                Either::Left((loss, _)) => return Err(Error::lost(loss, claim.key())),
+                Either::Right((answer, _)) => answer,
             };
             let answer = match answer {
                 Ok(answer) => answer,
@@ -269,6 +273,10 @@ impl Queue {
                 Err(error) => return Err(error),
             };
             if answer.header.revision < not_before {
+                if !serializable {
+                    let message = format!("the store went back behind revision {not_before}");
+                    return Err(Error::new(ErrorKind::ClusterChanged, message));
+                }
                 // What such an answer lacks may just not have reached that member.
                 serializable = false;
                 continue;
@@ -324,7 +332,8 @@ impl Queue {
         }
     }
 
-    fn new_key(&self, session: &Session) -> Key {
+    /// A key that nobody has had, for one place in the queue.
+    pub(crate) fn new_key(&self, session: &Session) -> Key {
         let own = format!("{}-{}", session.lease(), session.next_key());
         [&self.prefix()[..], own.as_bytes()].concat().into()
     }

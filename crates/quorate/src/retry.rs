@@ -15,9 +15,9 @@ impl Backoff {
     const FIRST: Duration = Duration::from_millis(25);
     const LONGEST: Duration = Duration::from_secs(2);
 
-    pub(crate) fn new(runtime: Arc<dyn Runtime>) -> Self {
+    pub(crate) fn new(runtime: &Arc<dyn Runtime>) -> Self {
         Self {
-            runtime,
+            runtime: Arc::clone(runtime),
             failures: 0,
         }
     }

@@ -7,11 +7,12 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use futures_core::future::BoxFuture;
-use futures_util::{FutureExt, future::select};
+use futures_util::{FutureExt, future, future::select};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -82,6 +83,24 @@ impl Client {
     /// # Cancel safety
     ///
     /// Nothing is lost if the future is dropped: the session is made all the same, for the next call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// use quorate::{Client, Put, SessionState};
+    ///
+    /// let client = Client::connect("mem:").await?;
+    /// let session = client.session().await?;
+    /// client.put_with(Put::new("workers/7", "idle").lease(session.lease())).await?;
+    /// assert_eq!(session.state(), SessionState::Live);
+    /// assert!(session.remaining() > session.ttl() / 2);
+    /// session.close().await?; // and with it the key
+    /// assert_eq!(client.get("workers/7").await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn session(&self) -> Result<Session> {
         self.link().session(None).await
     }
@@ -160,17 +179,21 @@ impl Session {
         let runtime = Arc::clone(self.runtime());
         let mut changes = self.0.state.subscribe();
         let lost: BoxFuture<'static, Loss> = Box::pin(async move {
-            loop {
-                let Some(session) = weak.upgrade() else {
-                    return Loss::Closed;
-                };
-                if let SessionState::Lost(loss) = session.state() {
-                    return loss;
+            while let Some(deadline) = weak.deadline() {
+                let alarm = runtime.sleep_until(deadline);
+                // Timers may be late: each poll reads the clock for itself.
+                let over = future::poll_fn(|_| match weak.loss() {
+                    Some(_) => Poll::Ready(()),
+                    None => Poll::Pending,
+                });
+                tokio::select! {
+                    biased;
+                    () = over => break,
+                    _ = changes.changed() => {}
+                    () = alarm => {}
                 }
-                let alarm = runtime.sleep_until(session.deadline());
-                drop(session);
-                select(Box::pin(changes.changed()), alarm).await;
             }
+            weak.loss().unwrap_or(Loss::Closed)
         });
         lost.shared()
     }
@@ -219,7 +242,7 @@ impl Session {
         self.0
             .pulse
             .depart(Departure::new(self.0.id, self.ttl(), Some(reply)));
-        // With its last session lost the task may have ended.
+        // If the session was lost before, the task may have ended.
         self.0.pulse.start();
         let confirmed = async { confirmed.await.unwrap_or_else(|_| Err(closed())) };
         let Settings { call_timeout, .. } = self.0.settings;
@@ -323,6 +346,31 @@ pub(crate) struct WeakSession(std::sync::Weak<Inner>);
 impl WeakSession {
     pub(crate) fn upgrade(&self) -> Option<Session> {
         self.0.upgrade().map(Session)
+    }
+
+    fn deadline(&self) -> Option<Moment> {
+        self.upgrade().map(|session| session.deadline())
+    }
+
+    /// How the session was lost, by the clock at this moment; one that was dropped was closed.
+    fn loss(&self) -> Option<Loss> {
+        match self.upgrade().map(|session| session.state()) {
+            None => Some(Loss::Closed),
+            Some(SessionState::Lost(loss)) => Some(loss),
+            Some(SessionState::Live | SessionState::Suspended) => None,
+        }
+    }
+
+    /// As [`Session::lost_by_signal`].
+    pub(crate) async fn lost_by_signal(&self) -> Loss {
+        let Some(mut changes) = self.upgrade().map(|session| session.0.state.subscribe()) else {
+            return Loss::Closed;
+        };
+        let lost = changes.wait_for(|state| matches!(state, SessionState::Lost(_)));
+        match lost.await.as_deref() {
+            Ok(SessionState::Lost(loss)) => *loss,
+            _ => Loss::Closed,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use futures_util::{FutureExt, future::Shared};
 use tokio::sync::oneshot;
 
 use crate::{
-    ErrorKind, LeaseId, Moment, Result, Runtime, Session,
+    Error, ErrorKind, LeaseId, Moment, Result, Runtime, Session,
     backend::Backend,
     link::{Settings, bounded, lock},
     pulse::{Departure, Pulse},
@@ -130,7 +130,7 @@ impl Maker {
     async fn grant(&self, ttl: Duration) -> Result<Session> {
         let started = self.runtime.now();
         let give_up = started + self.settings.call_timeout;
-        let mut backoff = Backoff::new(Arc::clone(&self.runtime));
+        let mut backoff = Backoff::new(&self.runtime);
         let mut id = self.random_id();
         let mut first_sent = None;
         loop {
@@ -138,11 +138,11 @@ impl Maker {
             let left = give_up.since(sent);
             let grant = self.backend.grant(id, ttl);
             match bounded(&*self.runtime, left, "grant of a lease", true, grant).await {
-                Ok(granted) => return Ok(self.session(granted.id, sent, granted.ttl)),
+                Ok(granted) => return self.session(granted.id, sent, granted.ttl),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => match first_sent {
                     // Ours, of an earlier attempt: it counts from the first, and for no longer than
                     // was asked for.
-                    Some(first) => return Ok(self.session(id, first, ttl)),
+                    Some(first) => return self.session(id, first, ttl),
                     None => id = self.random_id(),
                 },
                 Err(error) => {
@@ -162,7 +162,7 @@ impl Maker {
         }
     }
 
-    fn session(&self, id: LeaseId, sent: Moment, ttl: Duration) -> Session {
+    fn session(&self, id: LeaseId, sent: Moment, ttl: Duration) -> Result<Session> {
         let session = Session::granted(
             id,
             self.generations.fetch_add(1, Ordering::Relaxed),
@@ -171,8 +171,16 @@ impl Maker {
             &self.settings,
             &self.pulse,
         );
-        self.pulse.arrive(id, session.downgrade());
-        session
+        self.pulse.arrive(&session);
+        if session.deadline() <= sent {
+            let message = format!("drift and margin leave nothing of a time to live of {ttl:?}");
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        if session.is_lost() {
+            let message = "a lease was granted, but too late to rely on it";
+            return Err(Error::new(ErrorKind::Timeout, message));
+        }
+        Ok(session)
     }
 
     /// A positive number; zero would let the server choose.

@@ -140,7 +140,7 @@ impl Feed {
             request,
             resume,
             open: None,
-            backoff: Backoff::new(link.runtime().clone()),
+            backoff: Backoff::new(link.runtime()),
         }
     }
 

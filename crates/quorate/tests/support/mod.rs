@@ -1,9 +1,12 @@
 //! What tests need around them: real etcd servers, certificates, and a faulty network.
 #![allow(dead_code)] // each test program uses a part
 #![allow(unreachable_pub, clippy::unwrap_used)] // here a panic is a failed test
+#![allow(clippy::disallowed_methods)] // tests stand outside the client and its runtime
 
 pub mod certificates;
 pub mod etcd;
+pub mod lagging;
+pub mod machine;
 pub mod proxy;
 pub mod world;
 

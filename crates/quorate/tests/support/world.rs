@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use quorate::{
-    Client,
+    Client, ConnectOptions,
     backend::{
         Backend, Memory, Namespace,
         etcd::{Etcd, EtcdOptions},
@@ -23,6 +23,8 @@ enum Kind {
     Memory(Arc<dyn Backend>),
     /// The keys of one test, in the etcd that all share.
     Etcd(Vec<u8>),
+    /// An etcd of its own, for tests that look at all leases.
+    EtcdAlone(etcd::Cluster),
 }
 
 /// A client, and what can go wrong between it and the store.
@@ -39,21 +41,40 @@ impl World {
     pub fn etcd() -> Self {
         static TESTS: AtomicU64 = AtomicU64::new(0);
         let number = TESTS.fetch_add(1, Ordering::Relaxed);
-        Self(Kind::Etcd(format!("test-{}-{number}/", std::process::id()).into()))
+        Self(Kind::Etcd(
+            format!("test-{}-{number}/", std::process::id()).into(),
+        ))
+    }
+
+    pub fn etcd_alone() -> Self {
+        Self(Kind::EtcdAlone(etcd::Cluster::builder().start()))
     }
 
     pub fn join(&self) -> Participant {
+        self.join_with(ConnectOptions::memory())
+    }
+
+    /// Joins as the options say, but for the store.
+    pub fn join_with(&self, options: ConnectOptions) -> Participant {
         let backend: Arc<dyn Backend> = match &self.0 {
             Kind::Memory(store) => Arc::clone(store),
             Kind::Etcd(prefix) => {
-                let options = EtcdOptions { endpoints: vec![etcd::shared()], ..Default::default() };
-                let etcd = Etcd::new(options).unwrap();
-                Arc::new(Namespace::new(Arc::new(etcd), prefix.as_slice()))
+                let etcd = connect(etcd::shared());
+                Arc::new(Namespace::new(etcd, prefix.as_slice()))
             }
+            Kind::EtcdAlone(cluster) => connect(cluster.endpoint(0)),
         };
         let fault = Fault::new(backend);
         let faults = fault.faults();
-        Participant { client: Client::with_backend(Arc::new(fault)), faults }
+        Participant {
+            client: Client::with_backend_and(Arc::new(fault), options),
+            faults,
+        }
+    }
+
+    /// Whether time is virtual here, so that it can be told exactly and costs nothing.
+    pub fn is_virtual(&self) -> bool {
+        matches!(self.0, Kind::Memory(_))
     }
 
     /// A client to which nothing happens.
@@ -62,10 +83,20 @@ impl World {
     }
 }
 
-/// Makes two tests of one body: on the in-memory store with paused time, and on a real etcd.
+fn connect(endpoint: String) -> Arc<dyn Backend> {
+    let options = EtcdOptions {
+        endpoints: vec![endpoint],
+        ..Default::default()
+    };
+    Arc::new(Etcd::new(options).unwrap())
+}
+
+/// Makes two tests of one body: on the in-memory store with paused time, and on a real etcd, which with
+/// `alone` before the tests is each test's own.
 #[macro_export]
 macro_rules! scenarios {
-    ($($(#[$attribute:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
+    (alone $($tests:tt)*) => { scenarios! { @on etcd_alone $($tests)* } };
+    (@on $etcd:ident $($(#[$attribute:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
         $($(#[$attribute])* async fn $name($world: $crate::support::world::World) $body)*
 
         mod memory {
@@ -81,9 +112,10 @@ macro_rules! scenarios {
             $(
                 #[tokio::test]
                 async fn $name() {
-                    super::$name($crate::support::world::World::etcd()).await;
+                    super::$name($crate::support::world::World::$etcd()).await;
                 }
             )*
         }
     };
+    ($($tests:tt)*) => { scenarios! { @on etcd $($tests)* } };
 }

@@ -135,6 +135,13 @@ impl Faults {
         self.0.lock().distrusted
     }
 
+    /// How many streams that calls of this kind opened are open now.
+    pub fn open_streams(&self, kind: CallKind) -> usize {
+        let state = self.0.lock();
+        let open = state.streams.values().filter(|stream| stream.kind == kind);
+        open.count()
+    }
+
     /// Begins to count anew.
     pub fn reset_counts(&self) {
         self.0.change(|state| {
