@@ -1,6 +1,7 @@
 //! The runner of commands: exit codes, signals, and what is left when quorate is no more.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // in what the tests share
+#![allow(clippy::disallowed_methods)] // processes live by the machine's clock
 
 use std::{
     ffi::{OsStr, OsString},

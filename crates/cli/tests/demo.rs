@@ -2,11 +2,10 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // in what the tests share
 
-use std::process::Command;
-
 use running::{Ended, Running, etcd, run};
 
 mod running;
+mod support;
 
 fn is_complete(demo: &Ended) {
     assert_eq!(demo.code, Some(0), "{demo:?}");
@@ -26,7 +25,7 @@ fn is_complete(demo: &Ended) {
 
 #[test]
 fn it_needs_nothing_whatever_the_environment_says() {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    let mut command = support::quorate();
     command.arg("demo").env("QUORATE_URL", "127.0.0.1:1");
     is_complete(&Running::start(command).ended());
 }

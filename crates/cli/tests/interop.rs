@@ -5,6 +5,7 @@
 use running::{Running, etcd, etcdctl, quorate, until_queue_is};
 
 mod running;
+mod support;
 
 /// Two hold one after the other, in the order in which they asked.
 fn in_turn(url: &str, name: &str, first: impl Fn() -> Running, second: impl Fn() -> Running) {

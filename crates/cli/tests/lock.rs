@@ -1,6 +1,7 @@
 //! `quorate lock` on a real etcd: what runs under a lock, how it is told, and how it ends.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // in what the tests share
+#![allow(clippy::disallowed_methods)] // processes live by the machine's clock
 
 use std::{
     fs,
@@ -14,6 +15,7 @@ use running::{
 };
 
 mod running;
+mod support;
 
 /// The shortest that etcd grants.
 const TTL: Duration = Duration::from_secs(2);
@@ -153,11 +155,11 @@ fn succession(name: &str, happens: impl FnOnce(&Running)) {
     let log = folder.path().join("log");
     let first = writer(&url, name, &log);
     let first_token = first.line();
-    let _second = writer(&url, name, &log);
+    let second = writer(&url, name, &log);
     until_queue_is(&url, name, 2);
     let start = Instant::now();
     happens(&first);
-    let second_token = _second.line();
+    let second_token = second.line();
     assert!(start.elapsed() < TTL + Duration::from_secs(1));
     assert!(second_token.parse::<i64>().unwrap() > first_token.parse().unwrap());
     let beats = || fs::read_to_string(&log).unwrap();

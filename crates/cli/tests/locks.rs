@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use running::{etcd, etcdctl, quorate, run, until_queue_is};
 
 mod running;
+mod support;
 
 fn columns(line: &str) -> Vec<&str> {
     line.split('\t').collect()

@@ -5,8 +5,10 @@ use std::{ffi::OsString, time::Duration};
 use clap::{Args as Group, Subcommand};
 use quorate::duration::parse_duration;
 
+use crate::failure;
+
 #[derive(Group)]
-#[command(after_help = STATUSES, after_long_help = format!("{UNDER_A_LOCK}\n\n{STATUSES}"))]
+#[command(after_help = STATUSES, after_long_help = long_help(UNDER_A_LOCK))]
 pub(crate) struct Lock {
     pub(crate) name: OsString,
 
@@ -36,7 +38,7 @@ pub(crate) struct Lock {
 }
 
 #[derive(Group)]
-#[command(after_help = STATUSES, after_long_help = format!("{WHILE_LEADING}\n\n{STATUSES}"))]
+#[command(after_help = STATUSES, after_long_help = long_help(WHILE_LEADING))]
 pub(crate) struct Elect {
     pub(crate) name: OsString,
 
@@ -93,6 +95,13 @@ pub(crate) enum Locks {
         #[arg(long, value_name = "N")]
         token: Option<i64>,
     },
+}
+
+/// What the command is told, and every exit status.
+fn long_help(told: &str) -> String {
+    let errors = failure::STATUSES.lines().skip(1);
+    let errors: Vec<_> = errors.filter(|line| !line.starts_with("   0 ")).collect();
+    format!("{told}\n\n{STATUSES}:\n{}", errors.join("\n"))
 }
 
 const UNDER_A_LOCK: &str = "\

@@ -1,11 +1,7 @@
-//! Programs that run beside the tests: quorate, etcdctl, and the etcd that they use.
+//! Programs that run beside the tests: quorate and etcdctl.
 #![allow(dead_code)] // each test program uses a part
 #![allow(unreachable_pub, clippy::unwrap_used)] // here a panic is a failed test
-
-#[path = "../../../quorate/tests/support/certificates.rs"]
-pub mod certificates;
-#[path = "../../../quorate/tests/support/etcd.rs"]
-pub mod etcd;
+#![allow(clippy::disallowed_methods)] // processes live by the machine's clock
 
 use std::{
     env,
@@ -21,6 +17,8 @@ use nix::{
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
+
+pub use crate::support::etcd;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,7 +42,7 @@ pub struct Ended {
 
 /// Starts quorate on a store.
 pub fn quorate(url: &str, args: &[&str]) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    let mut command = crate::support::quorate();
     command.arg("--url").arg(url).args(args);
     Running::start(command)
 }
