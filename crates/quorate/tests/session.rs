@@ -407,7 +407,7 @@ async fn protected_work_does_not_go_on_after_a_pause_that_was_too_long() {
     tokio::time::sleep(2 * TTL).await;
     go_on.send(()).unwrap();
     machine.go_on();
-    let error = work.await.unwrap().map(|()| ()).unwrap_err();
+    let error = work.await.unwrap().unwrap_err();
     assert_eq!(error.loss(), Some(Loss::Expired));
 }
 
