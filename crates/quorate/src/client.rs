@@ -158,9 +158,14 @@ impl Client {
     /// # Examples
     ///
     /// ```
-    /// assert_eq!(quorate::Client::path(["hosts", "rack-7", "web-1"]), "hosts/rack-7/web-1");
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// # let client = quorate::Client::connect("mem:").await?;
+    /// assert_eq!(client.path(["hosts", "rack-7", "web-1"]), "hosts/rack-7/web-1");
+    /// # Ok(())
+    /// # }
     /// ```
-    pub fn path<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Key {
+    pub fn path<S: AsRef<str>>(&self, names: impl IntoIterator<Item = S>) -> Key {
         let mut path = String::new();
         for (index, name) in names.into_iter().enumerate() {
             if index > 0 {
