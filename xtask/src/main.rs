@@ -4,16 +4,20 @@
 //!
 //! # Layout
 //!
+//! - `differential`: compares the store in memory with a real etcd, at length
 //! - `etcd`: finds the etcd that tests run against
 //! - `generate`: generates the code of the wire crate
 //! - `lint`: everything that is checked without running the code
 //! - `run`: runs commands
+//! - `shared`: one etcd for all tests that are content with keys of their own
 //! - `test`: everything
 
+mod differential;
 mod etcd;
 mod generate;
 mod lint;
 mod run;
+mod shared;
 mod test;
 
 use std::process::ExitCode;
@@ -25,12 +29,15 @@ chores:
   test [FILTER...]  run every test and every check; a filter runs the tests that match it, and no more
   lint              check format, lints, docs and generated code
   gen [--check]     generate the code of the wire crate, or check that it is up to date
+  differential [--ops N] [--seed SEED]
+                    compare the store in memory with a real etcd by random programs
   etcd              print the etcd that tests run against, installing it if that is possible";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match args.as_slice() {
+        ["differential", flags @ ..] => differential::compare(flags),
         ["etcd"] => etcd::print(),
         ["gen", flags @ ..] => generate::generate(flags),
         ["lint"] => lint::run_all(),

@@ -6,11 +6,13 @@ use crate::{
     etcd::Etcd,
     lint,
     run::{cargo, output, run},
+    shared::Shared,
 };
 
 /// Runs the tests that match `filters`, or without any the tests, the doctests and the lints.
 pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
     let etcd = Etcd::find()?;
+    let shared = Shared::start(&etcd.server)?;
     let mut tests = cargo();
     if output(cargo().args(["nextest", "--version"])).is_ok() {
         tests.args([
@@ -31,7 +33,8 @@ pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
         ]);
         tests.args(filters);
     }
-    run(with(&etcd, &mut tests))?;
+    run(with(&etcd, &mut tests).env("QUORATE_TEST_ETCD", &shared.endpoint))?;
+    drop(shared);
     if !filters.is_empty() {
         return Ok(());
     }

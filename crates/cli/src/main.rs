@@ -1,32 +1,68 @@
 //! The command line of quorate.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
+use quorate::Client;
 
-#[expect(dead_code, reason = "for the verbs that run a command")]
+mod args;
 mod child;
-#[expect(dead_code, reason = "for the verbs that run a command")]
+mod cmd;
+mod connection;
+mod failure;
 mod guardian;
-#[expect(dead_code, reason = "for the verbs that run a command")]
+mod hold;
+mod output;
 mod signals;
 
-#[derive(Debug, Parser)]
-#[command(name = "quorate", version, about)]
-struct Args {
-    #[command(subcommand)]
-    verb: Verb,
-}
-
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Guards the command of another quorate process.
-    #[command(name = guardian::SUBCOMMAND, hide = true)]
-    Guardian,
-}
+use crate::{
+    args::{Args, Verb},
+    failure::Failure,
+    output::Output,
+};
 
 fn main() -> ExitCode {
-    match Args::parse().verb {
-        Verb::Guardian => guardian::run(),
+    let mut args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return failure::usage(&error),
+    };
+    // The guardian must not share the fate of what it guards against: no runtime, no threads.
+    if let Verb::Guardian = args.verb {
+        return guardian::run();
     }
+    match args.verb {
+        // It needs nothing, whatever the environment says.
+        Verb::Demo if args.connect.url.is_none() && args.connect.servers.is_empty() => {
+            args.connect.url = Some("mem:".to_owned());
+        }
+        // To this verb it says how long to wait for the lock, wherever it stands.
+        Verb::Lock(_) => args.connect.timeout = None,
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(args)),
+        Err(error) => Failure::System(error).report(&[]),
+    }
+}
+
+/// Connects, runs the verb, and gives back what it held.
+async fn run(args: Args) -> ExitCode {
+    let options = connection::options(&args.connect, connection::environment);
+    let client = match options {
+        Ok(options) => Client::connect(options).await,
+        Err(error) => Err(error),
+    };
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return Failure::Store(error).report(&[]),
+    };
+    let mut out = Output::new(args.output);
+    let done = cmd::run(&client, &mut out, args.verb).await;
+    let done = done.and_then(|code| out.flush().map(|()| code));
+    // Best effort: a session that is not closed ends by itself.
+    let _ = tokio::time::timeout(Duration::from_secs(1), client.close()).await;
+    done.unwrap_or_else(|failure| failure.report(&client.endpoints()))
 }

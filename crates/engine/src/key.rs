@@ -224,10 +224,15 @@ impl KeyRange {
         }
     }
 
-    /// The pair of etcd's protocol, as [`KeyRange::from_wire`] reads it.
+    /// The pair of etcd's protocol, as [`KeyRange::from_wire`] reads it. A range that ends before
+    /// every key has no pair; it becomes another range that has no key.
     pub fn to_wire(&self) -> (Bytes, Bytes) {
         let end = match &self.end {
             RangeEnd::Single => Bytes::new(),
+            // Without a first key the request is refused whatever its end is.
+            RangeEnd::Before(end) if **end <= b"\0"[..] && !self.start.is_empty() => {
+                return (Bytes::from_static(b"\x01"), Bytes::from_static(b"\x01"));
+            }
             RangeEnd::Before(end) => end.clone().into_bytes(),
             RangeEnd::Unbounded => Bytes::from_static(b"\0"),
         };
@@ -294,6 +299,17 @@ mod tests {
         ] {
             let (key, end) = range.to_wire();
             assert_eq!(KeyRange::from_wire(key, end), range);
+        }
+    }
+
+    #[test]
+    fn a_range_that_ends_before_every_key_does_not_turn_into_one_key_or_all() {
+        for end in ["", "\0"] {
+            for start in ["\0", "a"] {
+                let (start, end) = KeyRange::between(start, end).to_wire();
+                let sent = KeyRange::from_wire(start, end);
+                assert!(matches!(&sent.end, RangeEnd::Before(end) if *end <= sent.start));
+            }
         }
     }
 }

@@ -25,7 +25,8 @@
 //!
 //! - `key`: [`Key`], [`Value`], [`KeyRange`]
 //! - `kv`: [`KeyValue`], [`Revision`], [`LeaseId`], [`Header`], [`Event`]
-//! - `request`: what can be asked ([`Range`], [`Txn`], [`Compare`], [`Op`]) and what is answered
+//! - `request`: what can be asked ([`Range`], [`Txn`], [`Op`]) and what is answered
+//! - `compare`: the conditions of transactions ([`Compare`])
 //! - `error`: what a request may be refused for, with etcd's texts
 //! - `store`: [`Store`], the only mutable entry; ranges and compaction
 //! - `txn`: how a transaction is checked, decided and applied
@@ -42,7 +43,10 @@
 //! - keys that are equal under a sort come in the order of the keys; a real etcd leaves it open
 //! - two kinds of transactions that make a real etcd panic are harmless (see [`Store`])
 
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
 mod auth;
+mod compare;
 mod error;
 mod index;
 mod key;
@@ -55,12 +59,13 @@ mod txn;
 mod watch;
 
 pub use auth::{Auth, Permission, PermissionKind};
+pub use compare::{Compare, CompareOp, CompareTarget, CompareWhat};
 pub use error::Error;
 pub use key::{Key, KeyRange, RangeEnd, Value};
 pub use kv::{Event, Header, KeyValue, LeaseId, Revision};
 pub use request::{
-    Compare, CompareOp, CompareTarget, CompareWhat, Delete, Granted, LeaseStatus, MAX_OPS, Op,
-    OpResult, Order, Put, Range, RangeResult, SortBy, Txn, TxnResult, WatchBatch, WatchRequest,
+    Delete, Granted, LeaseStatus, MAX_OPS, Op, OpResult, Order, Put, Range, RangeResult, SortBy,
+    Txn, TxnResult, WatchBatch, WatchRequest,
 };
 pub use store::Store;
 pub use watch::Watcher;

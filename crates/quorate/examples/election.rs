@@ -34,7 +34,7 @@ async fn main() -> Result<()> {
     first.resign().await?;
     let second = second.await.expect("the candidate does not panic")?;
     while leader(&mut leaders).await? != "10.0.0.2:9000" {}
-    println!("leads: {} under token {}", "10.0.0.2:9000", second.token());
+    println!("leads: 10.0.0.2:9000 under token {}", second.token());
     second.resign().await?;
     client.close().await
 }

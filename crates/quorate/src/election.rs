@@ -29,6 +29,8 @@ use crate::{
 /// [lock](Client::lock) of the same name. What a guard promises, and how keys are laid out, is the same
 /// as for a [`Lock`](crate::Lock).
 ///
+/// A candidate's value is the value of its key, until it is replaced by [`Leadership::proclaim`].
+///
 /// [`Election::campaign`] is one candidacy. An [`Elector`](crate::Elector) campaigns again by itself and
 /// runs a task while it leads.
 #[derive(Clone, Debug)]
@@ -149,6 +151,25 @@ impl Election {
 
     /// Follows who leads: the present leader first, then every change of leader or of the leader's
     /// value, with `None` while nobody leads.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// use futures_util::StreamExt;
+    ///
+    /// let client = quorate::Client::connect("mem:").await?;
+    /// let election = client.election("scheduler").value("10.0.0.7:9000");
+    /// let mut leaders = election.observe();
+    /// assert_eq!(leaders.next().await.expect("it ends only with an error")?, None);
+    ///
+    /// let _leadership = election.campaign().await?;
+    /// let leader = leaders.next().await.expect("it ends only with an error")?;
+    /// assert_eq!(leader.expect("we lead").value, "10.0.0.7:9000");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn observe(&self) -> Leaders {
         let state = Observation {
             queue: self.queue.clone(),

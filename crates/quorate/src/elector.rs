@@ -62,6 +62,21 @@ impl Election {
     /// Campaigns in the background, again after every loss.
     ///
     /// Call it where tokio runs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// let client = quorate::Client::connect("mem:").await?;
+    /// let mut elector = client.election("cleaner").elector();
+    /// let token = elector.leading().await?;
+    /// let leader = client.election("cleaner").leader().await?;
+    /// assert_eq!(leader.map(|leader| leader.token), Some(token));
+    /// elector.stop().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn elector(&self) -> Elector {
         let (sender, state) = watch::channel(LeaderState::NoLeader);
         let stop = CancellationToken::new();

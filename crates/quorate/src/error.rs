@@ -10,7 +10,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong: a [kind](ErrorKind) to act on, and a message for people.
 ///
 /// Two questions matter beside the kind: [`is_retryable`](Error::is_retryable) and
-/// [`is_indefinite`](Error::is_indefinite).
+/// [`is_indefinite`](Error::is_indefinite); the [crate's page](crate#errors) tells what to make of the
+/// answers.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 

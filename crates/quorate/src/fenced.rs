@@ -11,6 +11,29 @@ use crate::{
 /// the seal as well: once the next holder's key is the oldest, ours is gone, and nothing of ours can
 /// come in between its reading and its writing. What was read under an earlier guard must not be
 /// written under a later one; so the value is bound to its guard's fence, and cannot be moved.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> quorate::Result<()> {
+/// use quorate::{Client, ErrorKind};
+///
+/// let client = Client::connect("mem:").await?;
+/// let guard = client.lock("jobs").acquire().await?;
+/// let next = guard.fenced("jobs/next");
+/// next.set("1").await?;
+/// next.update(|now| {
+///     let number: u64 = now.and_then(|kv| kv.value.as_str()?.parse().ok()).unwrap_or(0);
+///     (number + 1).to_string()
+/// })
+/// .await?;
+/// guard.release().await?;
+/// assert_eq!(next.set("9").await.unwrap_err().kind(), ErrorKind::Lost);
+/// assert_eq!(client.get("jobs/next").await?.expect("it was set").value, "2");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Fenced {
     link: Link,

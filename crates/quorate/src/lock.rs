@@ -28,6 +28,13 @@ use crate::{
 /// rate, the server ends no lease early and nobody deletes keys by hand. What must be safe even then,
 /// and from a process that was paused at the wrong moment, needs the guard's [`fence`](LockGuard::fence)
 /// or [`token`](LockGuard::token).
+///
+/// # When it is lost
+///
+/// A hold ends with its session: at the deadline, when the lease is revoked, when the session is closed.
+/// It also ends when somebody deletes its key, as [`Lock::break_hold`] does, as soon as the store tells.
+/// Then [`LockGuard::lost`] completes with the [`Loss`], [`LockGuard::is_held`] is false, and nothing
+/// brings the hold back: acquire again.
 #[derive(Clone, Debug)]
 #[must_use = "a lock is not held until it is acquired"]
 pub struct Lock {

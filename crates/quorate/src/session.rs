@@ -83,6 +83,24 @@ impl Client {
     /// # Cancel safety
     ///
     /// Nothing is lost if the future is dropped: the session is made all the same, for the next call.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// use quorate::{Client, Put, SessionState};
+    ///
+    /// let client = Client::connect("mem:").await?;
+    /// let session = client.session().await?;
+    /// client.put_with(Put::new("workers/7", "idle").lease(session.lease())).await?;
+    /// assert_eq!(session.state(), SessionState::Live);
+    /// assert!(session.remaining() > session.ttl() / 2);
+    /// session.close().await?; // and with it the key
+    /// assert_eq!(client.get("workers/7").await?, None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn session(&self) -> Result<Session> {
         self.link().session(None).await
     }

@@ -30,7 +30,7 @@ fn connect(endpoint: String) -> Etcd {
 }
 
 fn shared() -> Etcd {
-    connect(etcd::shared())
+    connect(etcd::own())
 }
 
 /// A prefix that no other test uses.

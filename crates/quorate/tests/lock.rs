@@ -60,6 +60,8 @@ async fn poll_only<F: Future>(future: F, mut times: usize) -> Option<F::Output> 
 }
 
 scenarios! {
+    alone
+
     async fn an_uncontended_acquire_is_one_round_trip(world: World) {
         let ours = world.join();
         ours.client.session().await.unwrap();
@@ -336,6 +338,19 @@ scenarios! {
         let done = ours.client.lock(NAME).run(async |guard| guard.token()).await.unwrap();
         assert!(done > token);
         assert_eq!(queue(&observer).await, 0);
+    }
+
+    async fn a_session_that_is_lost_can_be_closed(world: World) {
+        let ours = world.join();
+        let session = ours.client.session_with_ttl(TTL).await.unwrap();
+        ours.faults.partition(Partition::Hang);
+        session.lost().await;
+        ours.faults.heal();
+        until("the lease is gone", async || {
+            !ours.client.leases().await.unwrap().contains(&session.lease())
+        })
+        .await;
+        session.close().await.unwrap();
     }
 
     async fn an_empty_name_is_refused(world: World) {

@@ -148,7 +148,7 @@ scenarios! {
         let request = WatchRequest::new(all()).start(start);
         let mut deletes = client.watch(request.clone().deletes_only());
         let batch = deletes.next().await.unwrap().unwrap();
-        assert!(matches!(&batch.events[..], [Event::Delete { key, .. }] if key == &"k/1"));
+        assert!(matches!(&batch.events[..], [Event::Delete { key, .. }] if *key == "k/1"));
         assert!(deletes.next().now_or_never().is_none());
         let mut puts = client.watch(request.puts_only());
         let mut keys = Vec::new();

@@ -14,6 +14,24 @@
 //!
 //! Where a write has been sent and its answer is lost, the error [is
 //! indefinite](crate::Error::is_indefinite), as it is from a cluster.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> quorate::Result<()> {
+//! use std::sync::Arc;
+//! use quorate::{Client, backend::{Memory, fault::{CallKind, Fate, Fault}}};
+//!
+//! let fault = Fault::new(Arc::new(Memory::new()));
+//! let faults = fault.faults();
+//! let client = Client::with_backend(Arc::new(fault));
+//!
+//! faults.next(CallKind::Txn, Fate::LoseReply);
+//! let error = client.put("key", "value").await.unwrap_err();
+//! assert!(error.is_indefinite());
+//! assert!(client.get("key").await?.is_some()); // it was applied all the same
+//! # Ok(())
+//! # }
+//! ```
 
 use std::{sync::Arc, time::Duration};
 

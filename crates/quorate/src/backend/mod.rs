@@ -2,6 +2,10 @@
 //!
 //! It is written in etcd v3's own terms. Users never call it; who adds a backend implements it, and
 //! runs the conformance suite of feature `testing` against it.
+//!
+//! There are two stores, [`Memory`] and with feature `etcd` [`etcd::Etcd`], and two adapters that wrap any
+//! store: [`Namespace`], and with feature `testing` [`fault::Fault`]. An [address](crate::connect) chooses
+//! among them; [`Client::with_backend`](crate::Client::with_backend) takes any other.
 
 mod admin;
 #[cfg(feature = "etcd")]

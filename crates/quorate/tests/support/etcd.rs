@@ -22,20 +22,36 @@ use super::certificates::Certificates;
 /// How long a cluster may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The endpoint of one etcd that every test of this program may use, under keys of its own. Nothing
-/// may stop it or change its users.
+/// The endpoint of one etcd that every test may use, under keys of its own. Nothing may stop it,
+/// compact it or change its users. `cargo xtask test` starts one for all test programs and names it
+/// in `QUORATE_TEST_ETCD`; without it each test program starts its own.
 pub fn shared() -> String {
-    static SHARED: LazyLock<Cluster> = LazyLock::new(|| {
-        let mut cluster = Cluster::builder().start();
-        // A static is never dropped: the server's keeper removes the directory instead.
-        let Some(directory) = cluster.directory.take() else {
-            unreachable!("a cluster starts with a directory");
-        };
-        let path = directory.keep();
-        cluster.members.lock().unwrap()[0].tidy(&path);
-        cluster
-    });
-    SHARED.endpoint(0)
+    env::var("QUORATE_TEST_ETCD").unwrap_or_else(|_| own())
+}
+
+/// The endpoint of one etcd that only this test program uses, for tests that look at all leases or count
+/// on every revision.
+pub fn own() -> String {
+    static OWN: LazyLock<Cluster> = LazyLock::new(lasting);
+    OWN.endpoint(0)
+}
+
+/// The endpoint of another etcd, for tests that may only run alone, as those that compact: they take
+/// turns.
+pub fn shared_alone() -> String {
+    static ALONE: LazyLock<Cluster> = LazyLock::new(lasting);
+    ALONE.endpoint(0)
+}
+
+/// A cluster for a static, which is never dropped: the server's keeper removes the directory instead.
+fn lasting() -> Cluster {
+    let mut cluster = Cluster::builder().start();
+    let Some(directory) = cluster.directory.take() else {
+        unreachable!("a cluster starts with a directory");
+    };
+    let path = directory.keep();
+    cluster.members.lock().unwrap()[0].tidy(&path);
+    cluster
 }
 
 /// The etcd that tests run against.

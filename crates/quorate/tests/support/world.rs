@@ -23,6 +23,8 @@ enum Kind {
     Memory(Arc<dyn Backend>),
     /// The keys of one test, in the etcd that all share.
     Etcd(Vec<u8>),
+    /// An etcd of its own, for tests that look at all leases.
+    EtcdAlone(etcd::Cluster),
 }
 
 /// A client, and what can go wrong between it and the store.
@@ -44,6 +46,10 @@ impl World {
         ))
     }
 
+    pub fn etcd_alone() -> Self {
+        Self(Kind::EtcdAlone(etcd::Cluster::builder().start()))
+    }
+
     pub fn join(&self) -> Participant {
         self.join_with(ConnectOptions::memory())
     }
@@ -53,13 +59,10 @@ impl World {
         let backend: Arc<dyn Backend> = match &self.0 {
             Kind::Memory(store) => Arc::clone(store),
             Kind::Etcd(prefix) => {
-                let options = EtcdOptions {
-                    endpoints: vec![etcd::shared()],
-                    ..Default::default()
-                };
-                let etcd = Etcd::new(options).unwrap();
-                Arc::new(Namespace::new(Arc::new(etcd), prefix.as_slice()))
+                let etcd = connect(etcd::shared());
+                Arc::new(Namespace::new(etcd, prefix.as_slice()))
             }
+            Kind::EtcdAlone(cluster) => connect(cluster.endpoint(0)),
         };
         let fault = Fault::new(backend);
         let faults = fault.faults();
@@ -80,10 +83,20 @@ impl World {
     }
 }
 
-/// Makes two tests of one body: on the in-memory store with paused time, and on a real etcd.
+fn connect(endpoint: String) -> Arc<dyn Backend> {
+    let options = EtcdOptions {
+        endpoints: vec![endpoint],
+        ..Default::default()
+    };
+    Arc::new(Etcd::new(options).unwrap())
+}
+
+/// Makes two tests of one body: on the in-memory store with paused time, and on a real etcd, which with
+/// `alone` before the tests is each test's own.
 #[macro_export]
 macro_rules! scenarios {
-    ($($(#[$attribute:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
+    (alone $($tests:tt)*) => { scenarios! { @on etcd_alone $($tests)* } };
+    (@on $etcd:ident $($(#[$attribute:meta])* async fn $name:ident($world:ident: World) $body:block)*) => {
         $($(#[$attribute])* async fn $name($world: $crate::support::world::World) $body)*
 
         mod memory {
@@ -99,9 +112,10 @@ macro_rules! scenarios {
             $(
                 #[tokio::test]
                 async fn $name() {
-                    super::$name($crate::support::world::World::etcd()).await;
+                    super::$name($crate::support::world::World::$etcd()).await;
                 }
             )*
         }
     };
+    ($($tests:tt)*) => { scenarios! { @on etcd $($tests)* } };
 }

@@ -161,13 +161,13 @@ impl Failure {
 
     /// What etcd said. Its text decides, and the code where the text is unknown.
     fn of_answer(code: Option<Code>, text: &str) -> Self {
-        if let Some(refusal) = Refusal::from_text(text) {
-            return Self::refused(refusal);
-        }
+        // First what a connection is to be blamed for: a request without its token is refused in the
+        // words for an administrator who names no user.
         let known = TEXTS.iter().find(|(prefix, ..)| text.starts_with(prefix));
-        let (kind, fate, remedy) = match known {
-            Some(&(_, kind, fate, remedy)) => (kind, fate, remedy),
-            None => of_code(code, text),
+        let (kind, fate, remedy) = match (known, Refusal::from_text(text)) {
+            (Some(&(_, kind, fate, remedy)), _) => (kind, fate, remedy),
+            (None, Some(refusal)) => return Self::refused(refusal),
+            (None, None) => of_code(code, text),
         };
         let message = match text {
             "" => format!("etcd answered {code:?} without a word"),
@@ -383,10 +383,10 @@ mod tests {
     fn an_unknown_failure_of_users_and_members_is_read_off_its_words() {
         let kind = |text: &str| Failure::of(&Status::failed_precondition(text)).kind;
         assert_eq!(
-            kind("etcdserver: user name already exists"),
+            kind("etcdserver: Peer URLs already exists"),
             ErrorKind::AlreadyExists
         );
-        assert_eq!(kind("etcdserver: role name not found"), ErrorKind::NotFound);
+        assert_eq!(kind("etcdserver: peer not found"), ErrorKind::NotFound);
         assert_eq!(
             kind("etcdserver: authentication is not enabled"),
             ErrorKind::InvalidArgument

@@ -132,7 +132,12 @@ fn compare_to_wire(compare: Compare) -> pb::Compare {
 }
 
 pub(super) fn watch_to_wire(request: &WatchRequest, watch_id: i64) -> pb::WatchCreateRequest {
-    let (key, range_end) = request.keys.to_wire();
+    let mut keys = request.keys.clone();
+    if keys.start.is_empty() {
+        // What etcd takes no key for, in a watch.
+        keys.start = b"\0".into();
+    }
+    let (key, range_end) = keys.to_wire();
     let filters = [
         (request.no_put, FilterType::Noput),
         (request.no_delete, FilterType::Nodelete),

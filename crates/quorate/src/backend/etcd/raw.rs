@@ -42,6 +42,26 @@ pub struct Raw(RawChannel);
 impl Etcd {
     /// The generated clients, on the connection in use.
     ///
+    /// Keep the backend to come by them, and give a clone to the client of the recipes:
+    ///
+    /// ```
+    /// # fn main() -> quorate::Result<()> {
+    /// use std::sync::Arc;
+    /// use quorate::{Client, backend::etcd::{Etcd, EtcdOptions}};
+    ///
+    /// let etcd = Arc::new(Etcd::new(EtcdOptions::default())?);
+    /// let client = Client::with_backend(etcd.clone());
+    /// # drop(client);
+    ///
+    /// async fn clients(etcd: &Etcd) -> quorate::Result<()> {
+    ///     let raw = etcd.raw().await?;
+    ///     let (_maintenance, _watch) = (raw.maintenance(), raw.watch());
+    ///     Ok(())
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// No member can be connected to, or none authenticates the user.

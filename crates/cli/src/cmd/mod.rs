@@ -1,0 +1,72 @@
+//! The verbs, one a file.
+
+mod compact;
+mod delete;
+mod demo;
+mod elect;
+mod get;
+mod leader;
+mod lease;
+mod list;
+mod lock;
+mod locks;
+mod members;
+mod set;
+mod status;
+mod txn;
+mod watch;
+
+use std::{
+    ffi::OsString,
+    io::{self, Read},
+    os::unix::ffi::OsStringExt,
+    process::ExitCode,
+};
+
+use quorate::{Client, KeyRange};
+
+use crate::{args::Verb, failure::Failure, guardian, output::Output};
+
+/// Runs a verb, and returns its exit status.
+pub(crate) async fn run(
+    client: &Client,
+    out: &mut Output,
+    verb: Verb,
+) -> Result<ExitCode, Failure> {
+    match verb {
+        Verb::Compact(args) => compact::run(client, out, &args).await,
+        Verb::Delete(args) => delete::run(client, out, args).await,
+        Verb::Demo => demo::run(client, out).await,
+        Verb::Elect(args) => elect::run(client, out, args).await,
+        Verb::Get(args) => get::run(client, out, args).await,
+        Verb::Lock(args) => lock::run(client, out, args).await,
+        Verb::Locks(args) => locks::run(client, out, args).await,
+        Verb::Guardian => Ok(guardian::run()),
+        Verb::Leader(args) => leader::run(client, out, args).await,
+        Verb::Lease(verb) => lease::run(client, out, verb).await,
+        Verb::List(args) => list::run(client, out, args).await,
+        Verb::Members => members::run(client, out).await,
+        Verb::Set(args) => set::run(client, out, args).await,
+        Verb::Status(args) => status::run(client, out, &args).await,
+        Verb::Txn => txn::run(client, out).await,
+        Verb::Watch(args) => watch::run(client, out, args).await,
+    }
+}
+
+/// One key, or all that begin with it.
+fn keys(name: OsString, prefix: bool) -> KeyRange {
+    let name = name.into_vec();
+    match prefix {
+        true => KeyRange::prefix(name),
+        false => KeyRange::key(name),
+    }
+}
+
+/// Everything that is on standard input.
+fn standard_input() -> Result<Vec<u8>, Failure> {
+    let mut input = Vec::new();
+    io::stdin()
+        .read_to_end(&mut input)
+        .map_err(Failure::System)?;
+    Ok(input)
+}
