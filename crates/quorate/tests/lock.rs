@@ -412,6 +412,25 @@ scenarios! {
         assert!(others.is_held());
     }
 
+    async fn a_waiter_whose_key_was_replaced_does_not_hold_by_its_name(world: World) {
+        let observer = world.observer();
+        let holder = observer.lock(NAME).acquire().await.unwrap();
+        let ours = world.join();
+        let lease = ours.client.session().await.unwrap().lease().to_string();
+        // The watch of its own key never opens.
+        let _blind = ours.faults.hold_next(Calls::of(CallKind::Watch).touching(&lease));
+        let waiter = waiter(&ours.client);
+        until_queue_is(&observer, 2).await;
+        ours.faults.reached(CallKind::Watch, 2).await;
+        let key = observer.lock(NAME).contenders().await.unwrap().remove(1).key;
+        observer.delete(KeyRange::key(&key)).await.unwrap();
+        observer.put(&key, "a stranger's").await.unwrap();
+        holder.release().await.unwrap();
+        let error = waiter.await.unwrap().unwrap_err();
+        assert_eq!(error.loss(), Some(Loss::Replaced));
+        assert_eq!(observer.get(&key).await.unwrap().unwrap().value, "a stranger's");
+    }
+
     async fn one_release_wakes_one_waiter(world: World) {
         let observer = world.observer();
         let holder = observer.lock(NAME).acquire().await.unwrap();

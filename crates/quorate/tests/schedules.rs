@@ -332,8 +332,9 @@ fn no_schedule_breaks_a_promise() {
         println!("{:?}", run(seed));
         return;
     }
+    let seeds = number("SEEDS").unwrap_or(150);
     let mut sum = Counts::default();
-    for seed in 0..number("SEEDS").unwrap_or(150) {
+    for seed in 0..seeds {
         let counts = run(seed);
         sum.acquired += counts.acquired;
         sum.cancelled += counts.cancelled;
@@ -351,6 +352,6 @@ fn no_schedule_breaks_a_promise() {
         refused_writes,
     } = sum;
     for count in [acquired, cancelled, lost, released, refused_writes] {
-        assert!(count > 100, "{sum:?}");
+        assert!(count >= seeds / 2, "{sum:?}");
     }
 }

@@ -385,6 +385,27 @@ async fn a_pause_of_the_client_is_noticed_at_the_first_look() {
     assert_eq!(guard.release().await.unwrap_err().kind(), ErrorKind::Lost);
 }
 
+/// The answer was on the way before the deadline, and would count if it had been read by then.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_read_after_the_deadline_revives_nothing() {
+    let world = World::memory();
+    let machine = Machine::new(1.0, 1);
+    let ours = world.join_with(ConnectOptions::memory().runtime(Arc::new(machine.clone())));
+    let session = ours.client.session_with_ttl(TTL).await.unwrap();
+    ours.faults.delay_beats(1, Duration::from_millis(100));
+    let deadline = tokio::time::Instant::now() + session.remaining();
+    until_beaten(&ours, 1).await;
+    machine.stop();
+    // Nobody looks while it stands still.
+    tokio::time::sleep_until(deadline + MILLI).await;
+    machine.go_on();
+    until("its task has seen the end", async || {
+        ours.faults.open_streams(CallKind::KeepAlive) == 0
+    })
+    .await;
+    assert_eq!(session.state(), SessionState::Lost(Loss::Expired));
+}
+
 #[tokio::test(start_paused = true)]
 async fn protected_work_does_not_go_on_after_a_pause_that_was_too_long() {
     let world = World::memory();

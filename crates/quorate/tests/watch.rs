@@ -44,9 +44,10 @@ scenarios! {
             for n in 0..round {
                 written.push(writer.put(format!("k/{n}"), "v").await.unwrap());
             }
-            // Whatever of it was told already, the rest comes over another stream.
-            if let Some(Some(batch)) = watch.next().now_or_never() {
-                seen.extend(batch.unwrap().events.iter().map(Event::revision));
+            // Whatever of it is told by then, the rest comes over another stream.
+            let told = tokio::time::timeout(Duration::from_millis(100), watch.next());
+            if let Ok(batch) = told.await {
+                seen.extend(batch.unwrap().unwrap().events.iter().map(Event::revision));
             }
             ours.faults.cut_watches();
             if round % 3 == 0 {
