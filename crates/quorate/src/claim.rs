@@ -1,11 +1,9 @@
-//! A leased key that we own: made, watched and deleted by a task of its own, so that no caller who goes
-//! away leaves anything behind.
+//! A leased key that we own, as its owner has it; [`owner`](crate::owner) is its task.
 
 use std::{
     fmt,
     future::Future,
     sync::{Arc, OnceLock, Weak},
-    time::Duration,
 };
 
 use futures_core::future::BoxFuture;
@@ -13,17 +11,9 @@ use futures_util::{FutureExt, future};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
-    Compare, Error, ErrorKind, Event, Key, Loss, Moment, Op, OpResult, Range, Result, Revision,
-    Session, SessionState, Txn, TxnResult, WatchRequest,
-    link::Link,
-    retry::Backoff,
+    Compare, Error, Key, Loss, Moment, Result, Revision, Session, SessionState, link::Link,
     session::closed,
-    watch::{Feed, Resume, Signal},
 };
-
-/// How long a claim stands before its key is watched. Most are released sooner; the watch begins at
-/// the key's own revision, so nothing is missed.
-const UNWATCHED: Duration = Duration::from_millis(100);
 
 /// A leased key that we own. Dropping it deletes the key, best effort.
 pub(crate) struct Claim {
@@ -35,17 +25,17 @@ pub(crate) struct Claim {
 }
 
 /// What the claim and its task both know.
-struct Hold {
-    session: Session,
-    key: Key,
-    token: Revision,
+pub(crate) struct Hold {
+    pub(crate) session: Session,
+    pub(crate) key: Key,
+    pub(crate) token: Revision,
     loss: watch::Sender<Option<Loss>>,
     limit: OnceLock<Moment>,
 }
 
 /// What a claim's owner wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+pub(crate) enum Wish {
     Keep,
     KeepUntil(Moment),
     Release,
@@ -61,69 +51,19 @@ impl Holding {
     }
 }
 
-/// How a key is to be made.
-pub(crate) struct Creation {
-    pub(crate) link: Link,
-    pub(crate) session: Session,
-    /// A key that nobody else makes: what stands there under our lease is ours.
-    pub(crate) key: Key,
-    /// Puts the key in its first operation if it succeeds, and reads the key in its first operation
-    /// if it does not.
-    pub(crate) txn: Txn,
-    /// When to stop asking; otherwise the end of the session is the end of it.
-    pub(crate) give_up: Option<Moment>,
-}
-
-/// What became of a [`Creation`].
-pub(crate) enum Created {
-    /// The key is ours.
-    Made {
-        claim: Claim,
-        /// The answer of the transaction that made it; `None` if that answer was lost.
-        answer: Option<TxnResult>,
-    },
-    /// The transaction did not succeed, and the key is not there.
-    Refused(TxnResult),
-}
-
-/// What the task tells of the creation.
-enum Report {
-    Made {
-        hold: Arc<Hold>,
-        answer: Option<TxnResult>,
-    },
-    Refused(TxnResult),
-}
-
-impl Creation {
-    /// Makes the key. If the future is dropped the key is deleted again, whether or not its making
-    /// was known to have succeeded.
-    pub(crate) async fn run(self) -> Result<Created> {
-        let (wish, wishes) = watch::channel(Wish::Keep);
-        let (report, reported) = oneshot::channel();
-        let (tell_outcome, outcome) = oneshot::channel();
-        let runtime = Arc::clone(self.link.runtime());
-        let task = Owner {
-            creation: self,
-            wishes,
-            ambiguous: false,
-        };
-        runtime.spawn(Box::pin(task.run(report, tell_outcome)));
-        Ok(match reported.await.unwrap_or_else(|_| Err(closed()))? {
-            Report::Made { hold, answer } => Created::Made {
-                claim: Claim {
-                    hold,
-                    wish,
-                    outcome,
-                },
-                answer,
-            },
-            Report::Refused(answer) => Created::Refused(answer),
-        })
-    }
-}
-
 impl Claim {
+    pub(crate) fn new(
+        hold: Arc<Hold>,
+        wish: watch::Sender<Wish>,
+        outcome: oneshot::Receiver<Result<()>>,
+    ) -> Self {
+        Self {
+            hold,
+            wish,
+            outcome,
+        }
+    }
+
     pub(crate) fn key(&self) -> &Key {
         &self.hold.key
     }
@@ -225,8 +165,19 @@ impl fmt::Debug for Claim {
 }
 
 impl Hold {
+    pub(crate) fn new(session: Session, key: Key, token: Revision) -> Self {
+        let loss = watch::Sender::new(None);
+        Self {
+            session,
+            key,
+            token,
+            loss,
+            limit: OnceLock::new(),
+        }
+    }
+
     /// Latches the first loss.
-    fn lose(&self, loss: Loss) {
+    pub(crate) fn lose(&self, loss: Loss) {
         self.loss.send_if_modified(|seen| {
             let first = seen.is_none();
             seen.get_or_insert(loss);
@@ -243,274 +194,5 @@ impl Hold {
             self.lose(Loss::HoldLimit);
         }
         *self.loss.borrow()
-    }
-}
-
-/// The task that owns the key, from before it is made until after it is gone.
-struct Owner {
-    creation: Creation,
-    wishes: watch::Receiver<Wish>,
-    /// Whether an attempt to make the key has no answer: it may still be on its way.
-    ambiguous: bool,
-}
-
-impl Owner {
-    async fn run(
-        mut self,
-        report: oneshot::Sender<Result<Report>>,
-        outcome: oneshot::Sender<Result<()>>,
-    ) {
-        if let Some(hold) = self.create(report).await {
-            let result = match self.keep(&hold).await {
-                Ok(()) => self.delete(&hold).await,
-                Err(loss) => Err(Error::lost(loss, &hold.key)),
-            };
-            // If nobody waits for it, nobody is told.
-            let _ = outcome.send(result);
-        }
-        if self.ambiguous {
-            linger(self.creation).await;
-        }
-    }
-
-    /// Makes the key, and tells the caller. `None` if there is nothing to keep.
-    async fn create(&mut self, report: oneshot::Sender<Result<Report>>) -> Option<Arc<Hold>> {
-        let mut report = Some(report);
-        let mut backoff = Backoff::new(self.creation.link.runtime());
-        loop {
-            let session = &self.creation.session;
-            if let SessionState::Lost(loss) = session.state() {
-                tell(&mut report, Err(Error::lost(loss, &self.creation.key)));
-                // What may still come is revoked with the lease.
-                self.ambiguous = false;
-                return None;
-            }
-            if self.wishes.has_changed().is_err() {
-                // The caller went away.
-                return None;
-            }
-            let attempt = tokio::select! {
-                biased;
-                answer = self.creation.link.txn(self.creation.txn.clone()) => answer,
-                _ = session.lost_by_signal() => continue,
-            };
-            match attempt {
-                Ok(answer) if answer.succeeded => {
-                    let token = answer.header.revision;
-                    let hold = self.hold(token);
-                    let made = Report::Made {
-                        hold: Arc::clone(&hold),
-                        answer: Some(answer),
-                    };
-                    tell(&mut report, Ok(made));
-                    return Some(hold);
-                }
-                Ok(answer) => match self.find_own(&answer) {
-                    Some(token) => {
-                        let hold = self.hold(token);
-                        let made = Report::Made {
-                            hold: Arc::clone(&hold),
-                            answer: None,
-                        };
-                        tell(&mut report, Ok(made));
-                        return Some(hold);
-                    }
-                    None => {
-                        tell(&mut report, Ok(Report::Refused(answer)));
-                        return None;
-                    }
-                },
-                Err(error) => {
-                    self.ambiguous |= error.is_indefinite();
-                    if error.kind() == ErrorKind::NotFound {
-                        // The put named a lease that the server knows no more.
-                        self.creation.session.revoked();
-                        continue;
-                    }
-                    let now = self.creation.link.runtime().now();
-                    let over = self.creation.give_up.is_some_and(|give_up| now >= give_up);
-                    if over || !error.is_retryable() {
-                        tell(&mut report, Err(error));
-                        return None;
-                    }
-                    tracing::debug!(%error, key = %self.creation.key, "claim not made yet");
-                }
-            }
-            tokio::select! {
-                biased;
-                () = backoff.pause() => {}
-                _ = self.creation.session.lost_by_signal() => {}
-            }
-        }
-    }
-
-    /// The create revision of our key, if an attempt made it whose answer was lost.
-    fn find_own(&self, answer: &TxnResult) -> Option<Revision> {
-        let Some(OpResult::Range(range)) = answer.results.first() else {
-            return None;
-        };
-        let own = range.kvs.first()?;
-        let ours = own.key == self.creation.key && own.lease == Some(self.creation.session.lease());
-        ours.then_some(own.create_revision)
-    }
-
-    fn hold(&self, token: Revision) -> Arc<Hold> {
-        Arc::new(Hold {
-            session: self.creation.session.clone(),
-            key: self.creation.key.clone(),
-            token,
-            loss: watch::Sender::new(None),
-            limit: OnceLock::new(),
-        })
-    }
-
-    /// Keeps the key until it should be deleted. An error if it was lost: then there is nothing to
-    /// delete.
-    async fn keep(&mut self, hold: &Hold) -> Result<(), Loss> {
-        let session = hold.session.clone();
-        let lost = session.lost_by_signal();
-        let gone = watch_own(&self.creation.link, hold);
-        tokio::pin!(lost, gone);
-        loop {
-            let wish = *self.wishes.borrow_and_update();
-            let limit = match wish {
-                Wish::Keep => future::pending().boxed(),
-                Wish::KeepUntil(limit) => self.creation.link.runtime().sleep_until(limit),
-                Wish::Release => return Ok(()),
-            };
-            tokio::select! {
-                biased;
-                changed = self.wishes.changed() => {
-                    if changed.is_err() {
-                        return Ok(());
-                    }
-                }
-                loss = &mut lost => {
-                    hold.lose(loss);
-                    return Err(loss);
-                }
-                loss = &mut gone => {
-                    hold.lose(loss);
-                    return Err(loss);
-                }
-                () = limit => {
-                    hold.lose(Loss::HoldLimit);
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// Deletes our incarnation of the key, until that is confirmed or the session is over.
-    async fn delete(&self, hold: &Hold) -> Result<()> {
-        let fence = Compare::create_revision(&hold.key).eq(hold.token);
-        let txn = Txn::new().when(fence).then(Op::delete(&hold.key));
-        let mut backoff = Backoff::new(self.creation.link.runtime());
-        let mut maybe_done = false;
-        loop {
-            match self.creation.link.txn(txn.clone()).await {
-                Ok(answer) if answer.succeeded || maybe_done => return Ok(()),
-                Ok(_) => return Err(Error::lost(Loss::Deleted, &hold.key)),
-                Err(error) => {
-                    maybe_done |= error.is_indefinite();
-                    if !error.is_retryable() {
-                        return Err(error);
-                    }
-                }
-            }
-            if let SessionState::Lost(loss) = hold.session.state() {
-                return Err(Error::lost(loss, &hold.key));
-            }
-            backoff.pause().await;
-        }
-    }
-}
-
-/// Deletes the key whenever it comes back: an attempt to make it that never got an answer may be
-/// applied at any later time. Ends with the session, for whose lease such an attempt asks, and keeps
-/// neither the session nor the client from being dropped.
-async fn linger(creation: Creation) {
-    let link = creation.link.detached();
-    let session = creation.session.downgrade();
-    let key = creation.key.clone();
-    drop(creation);
-    let request = WatchRequest::new(&key).puts_only();
-    let mut feed = Feed::new(&link, request, Resume::FromNow);
-    let delete = Txn::new().then(Op::delete(&key));
-    let mut backoff = Backoff::new(link.runtime());
-    let sweep = async {
-        // Whatever the signal is, a new stream or the key itself: look, and delete.
-        while let Ok(Signal::Opened(_) | Signal::Batch(_)) = feed.next().await {
-            while link
-                .txn(delete.clone())
-                .await
-                .is_err_and(|error| error.is_retryable())
-            {
-                backoff.pause().await;
-            }
-            backoff.reset();
-        }
-    };
-    tokio::select! {
-        biased;
-        _ = session.lost_by_signal() => {}
-        () = sweep => {}
-    }
-}
-
-/// Completes when the key is seen deleted or replaced.
-async fn watch_own(link: &Link, hold: &Hold) -> Loss {
-    let runtime = link.runtime();
-    runtime.sleep_until(runtime.now() + UNWATCHED).await;
-    let mut from = hold.token.next();
-    loop {
-        let request = WatchRequest::new(&hold.key).start(from).deletes_only();
-        let mut feed = Feed::new(link, request, Resume::Exactly);
-        loop {
-            match feed.next().await {
-                Ok(Signal::Opened(_)) => {}
-                Ok(Signal::Batch(batch)) => {
-                    if batch
-                        .events
-                        .iter()
-                        .any(|event| matches!(event, Event::Delete { .. }))
-                    {
-                        return Loss::Deleted;
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Compacted => break,
-                Err(error) => {
-                    tracing::warn!(%error, key = %hold.key, "the key of a claim cannot be watched");
-                    return future::pending().await;
-                }
-            }
-        }
-        // What happened meanwhile is compacted away: the present tells as well.
-        match read_own(link, hold).await {
-            Ok(seen) => from = seen.next(),
-            Err(loss) => return loss,
-        }
-    }
-}
-
-/// The revision at which our incarnation of the key was seen to stand, or that it is lost.
-async fn read_own(link: &Link, hold: &Hold) -> Result<Revision, Loss> {
-    let mut backoff = Backoff::new(link.runtime());
-    loop {
-        match link.range(Range::new(&hold.key).keys_only()).await {
-            Ok(range) => match range.kvs.first() {
-                Some(kv) if kv.create_revision == hold.token => return Ok(range.header.revision),
-                Some(_) => return Err(Loss::Replaced),
-                None => return Err(Loss::Deleted),
-            },
-            Err(_) => backoff.pause().await,
-        }
-    }
-}
-
-fn tell(report: &mut Option<oneshot::Sender<Result<Report>>>, what: Result<Report>) {
-    if let Some(report) = report.take() {
-        // If the caller is gone, its wish is too, and the key will be deleted.
-        let _ = report.send(what);
     }
 }

@@ -150,7 +150,7 @@
 //! What stands behind it:
 //!
 //! - `queue`: the fair queue that locks and elections share
-//! - `claim`: a leased key that we own, with the task that makes, watches and deletes it
+//! - `claim`, `owner`: a leased key that we own, and the task that makes, watches and deletes it
 //! - `sessions`, `pulse`: how sessions are made, and the one place that sends beats
 //! - `link`: a client's way to its store, with a deadline for every call
 //! - `retry`, `duration`: pauses between attempts, and durations as people write them
@@ -195,6 +195,7 @@ mod lease;
 mod link;
 mod lock;
 mod loss;
+mod owner;
 mod pulse;
 mod queue;
 mod retry;

@@ -9,8 +9,9 @@ use futures_util::future::{Either, select};
 use crate::{
     Compare, Error, ErrorKind, Key, KeyRange, KeyValue, LeaseId, Loss, Op, OpResult, Order, Put,
     Range, RangeResult, Result, Revision, Session, SortBy, Txn, TxnResult, Value, WatchRequest,
-    claim::{Claim, Created, Creation},
+    claim::Claim,
     link::Link,
+    owner::{Created, Creation},
     retry::Backoff,
     watch::{Feed, Resume, Signal},
 };
