@@ -11,7 +11,7 @@ use std::{
 use nix::{
     errno::Errno,
     sys::signal::{SigSet, SigmaskHow, Signal},
-    unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp},
+    unistd::{Pid, getpgid, getpgrp, tcgetpgrp, tcsetpgrp},
 };
 use tokio::{
     process::{Child as Process, Command},
@@ -21,6 +21,7 @@ use tokio::{
 use crate::{
     guardian::{Deadline, Guardian},
     signals::Signals,
+    tree::Root,
 };
 
 /// A running command, with the guardian that ends it in time.
@@ -31,6 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Child {
     process: Process,
+    /// The command as its descendants are found by; `None` where that cannot be.
+    root: Option<Root>,
     guardian: Guardian,
     signals: Signals,
     /// Tells that a child has stopped, among other things.
@@ -68,15 +71,23 @@ impl Child {
             .process_group(guardian.group().as_raw())
             .spawn()
             .map_err(not_started)?;
-        Ok(Self {
+        let pid = process.id().and_then(|pid| i32::try_from(pid).ok());
+        let root = pid.and_then(Root::of);
+        let child = Self {
             process,
+            root,
             guardian,
             signals,
             children,
             terminal,
             guardian_is_dead: false,
             code: None,
-        })
+        };
+        if let Some(root) = root {
+            // Dropping the child kills it: without this it could outlive the hold.
+            child.guardian.set_command(root).map_err(not_started)?;
+        }
+        Ok(child)
     }
 
     /// Has the guardian kill the group at `deadline`, in place of any deadline before.
@@ -84,11 +95,24 @@ impl Child {
         self.guardian.set_deadline(deadline)
     }
 
-    /// Sends a signal to the command and all of its group.
+    /// Sends a signal to the command and all of its group. A command that has moved to another group
+    /// gets it too, and with [`SIGKILL`](Signal::SIGKILL) all that descend from it.
     pub(crate) fn signal(&self, signal: Signal) {
-        if self.code.is_none() {
-            self.guardian.signal(signal);
+        if self.code.is_some() {
+            return;
         }
+        match self.root {
+            Some(root) if signal == Signal::SIGKILL => root.kill(),
+            Some(root) if !self.is_in_group() => root.signal(signal),
+            _ => {}
+        }
+        self.guardian.signal(signal);
+    }
+
+    /// Whether the command is still in the group that it was started in.
+    fn is_in_group(&self) -> bool {
+        let pid = self.process.id().and_then(|pid| i32::try_from(pid).ok());
+        pid.is_some_and(|pid| getpgid(Some(Pid::from_raw(pid))) == Ok(self.guardian.group()))
     }
 
     /// Waits until the command ends and returns its exit code: 128 and the signal if one ended it. Then
@@ -156,6 +180,13 @@ impl Child {
                 self.signal(Signal::SIGCONT);
             }
         }
+    }
+}
+
+/// Nothing of the command outlives this.
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
     }
 }
 

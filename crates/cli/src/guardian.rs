@@ -13,8 +13,12 @@
 //! While the guardian has not been waited for, the id of the group cannot go to another group, even
 //! after the guardian and the command are dead.
 //!
+//! A process can leave its group, so the guardian is told the command's process as well, and kills that
+//! with all its descendants first; see [`tree`](crate::tree).
+//!
 //! A deadline on the pipe is a line with a decimal number: nanoseconds on the clock that counts from
 //! the start of the machine and goes on while it is suspended (on Linux; elsewhere the monotonic clock).
+//! The command's process is a line that begins with `command`.
 
 use std::{
     ffi::OsStr,
@@ -36,6 +40,8 @@ use tokio::{
     io::AsyncReadExt,
     process::{Child, ChildStdout, Command},
 };
+
+use crate::tree::Root;
 
 /// The hidden subcommand that makes this program the guardian.
 pub(crate) const SUBCOMMAND: &str = "__guardian";
@@ -97,9 +103,17 @@ impl Guardian {
     /// thousand deadlines; those beyond are refused and an earlier one stands. It also fails once the guardian is dead, as
     /// [`died`](Guardian::died) tells.
     pub(crate) fn set_deadline(&self, deadline: Deadline) -> io::Result<()> {
+        self.tell(&deadline.0.as_nanos().to_string())
+    }
+
+    /// Names the process that has to end with the group, wherever it and its descendants move.
+    pub(crate) fn set_command(&self, command: Root) -> io::Result<()> {
+        self.tell(&format!("{COMMAND}{}", command.to_words()))
+    }
+
+    fn tell(&self, line: &str) -> io::Result<()> {
         // Short enough to be written as a whole or not at all.
-        let line = format!("{}\n", deadline.0.as_nanos());
-        write(&self.control, line.as_bytes())?;
+        write(&self.control, format!("{line}\n").as_bytes())?;
         Ok(())
     }
 
@@ -168,31 +182,44 @@ pub(crate) fn run() -> ExitCode {
         .and_then(|()| stdout.flush())
         .is_ok()
     {
-        watch();
+        let command = watch();
+        if let Some(command) = command {
+            command.kill();
+        }
     }
     let _ = killpg(group, Signal::SIGKILL);
     ExitCode::FAILURE
 }
 
-/// Returns when the group has to die: at the deadline, or if anything is wrong with the pipe.
-fn watch() {
+/// Returns when the group has to die, and the command with it: at the deadline, or if anything is wrong
+/// with the pipe.
+fn watch() -> Option<Root> {
     let control = io::stdin();
     let mut unread = Vec::new();
-    let mut deadline = None;
+    let mut news = News::default();
     loop {
         let mut fds = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, patience(deadline)) {
+        match poll(&mut fds, patience(news.deadline)) {
             // What the pipe holds counts before the clock: it may put the deadline off.
-            Ok(1..) => match newest_deadline(&control, &mut unread) {
-                Ok(Some(newest)) => deadline = Some(newest),
-                Ok(None) => {}
-                Err(_) => return,
-            },
-            Ok(_) if deadline.is_some_and(|deadline| deadline <= now()) => return,
+            Ok(1..) => {
+                if read_news(&control, &mut unread, &mut news).is_err() {
+                    return news.command;
+                }
+            }
+            Ok(_) if news.deadline.is_some_and(|deadline| deadline <= now()) => {
+                return news.command;
+            }
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => return,
+            Err(_) => return news.command,
         }
     }
+}
+
+/// What the pipe has told so far.
+#[derive(Default)]
+struct News {
+    deadline: Option<Duration>,
+    command: Option<Root>,
 }
 
 /// How long to wait for the pipe.
@@ -209,11 +236,8 @@ fn patience(deadline: Option<Duration>) -> PollTimeout {
     PollTimeout::try_from(millis).expect("it is a second at most")
 }
 
-/// Reads the pipe once; the last whole line, if there is one, is the deadline.
-fn newest_deadline(
-    control: impl AsFd,
-    unread: &mut Vec<u8>,
-) -> Result<Option<Duration>, BrokenPipe> {
+/// Reads the pipe once; of several deadlines the last counts.
+fn read_news(control: impl AsFd, unread: &mut Vec<u8>, news: &mut News) -> Result<(), BrokenPipe> {
     let mut buffer = [0; 4096];
     match read(control, &mut buffer) {
         Ok(0) => return Err(BrokenPipe),
@@ -221,22 +245,23 @@ fn newest_deadline(
         Err(Errno::EINTR) => {}
         Err(_) => return Err(BrokenPipe),
     }
-    let Some(end) = unread.iter().rposition(|&byte| byte == b'\n') else {
-        // A line is never this long.
-        return if unread.len() < 64 {
-            Ok(None)
-        } else {
-            Err(BrokenPipe)
-        };
-    };
-    let mut lines = unread[..end].rsplit(|&byte| byte == b'\n');
-    let nanos = lines
-        .next()
-        .and_then(|line| std::str::from_utf8(line).ok())
-        .and_then(|line| line.parse().ok())
-        .ok_or(BrokenPipe)?;
-    unread.drain(..=end);
-    Ok(Some(Duration::from_nanos(nanos)))
+    while let Some(end) = unread.iter().position(|&byte| byte == b'\n') {
+        let line: Vec<u8> = unread.drain(..=end).collect();
+        let line = std::str::from_utf8(&line[..end]).map_err(|_| BrokenPipe)?;
+        match line.strip_prefix(COMMAND) {
+            Some(words) => news.command = Some(Root::from_words(words).ok_or(BrokenPipe)?),
+            None => {
+                let nanos = line.parse().map_err(|_| BrokenPipe)?;
+                news.deadline = Some(Duration::from_nanos(nanos));
+            }
+        }
+    }
+    // A line is never this long.
+    if unread.len() < 64 {
+        Ok(())
+    } else {
+        Err(BrokenPipe)
+    }
 }
 
 /// The pipe has ended, or holds what quorate does not write.
@@ -253,6 +278,9 @@ fn now() -> Duration {
         .expect("every kernel that runs this has the clock")
         .into()
 }
+
+/// How the line begins that names the command.
+const COMMAND: &str = "command ";
 
 /// What the guardian says once signals no longer end it.
 const READY: &[u8] = b"ready\n";

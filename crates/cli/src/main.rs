@@ -14,6 +14,7 @@ mod guardian;
 mod hold;
 mod output;
 mod signals;
+mod tree;
 
 use crate::{
     args::{Args, Verb},

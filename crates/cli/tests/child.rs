@@ -32,6 +32,9 @@ mod guardian;
 #[allow(dead_code)]
 #[path = "../src/signals.rs"]
 mod signals;
+#[allow(dead_code)]
+#[path = "../src/tree.rs"]
+mod tree;
 
 const QUORATE: &str = env!("CARGO_BIN_EXE_quorate");
 

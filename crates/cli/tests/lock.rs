@@ -139,23 +139,63 @@ fn a_command_is_ended_at_the_longest_hold() {
 
 #[test]
 fn a_command_is_dead_before_another_holds_when_quorate_is_killed() {
-    succession("killed", |first| first.signal(Signal::SIGKILL));
+    succession("killed", &[], |first| first.signal(Signal::SIGKILL));
 }
 
 #[test]
 fn a_command_is_dead_before_another_holds_when_quorate_is_stopped() {
-    succession("stopped", |first| first.signal(Signal::SIGSTOP));
+    succession("stopped", &[], |first| first.signal(Signal::SIGSTOP));
+}
+
+#[test]
+fn a_command_that_left_its_group_is_dead_before_another_holds() {
+    let timeout = ["timeout", "60"];
+    succession("moved-killed", &timeout, |first| {
+        first.signal(Signal::SIGKILL)
+    });
+    succession("moved-stopped", &["setsid"], |first| {
+        first.signal(Signal::SIGSTOP)
+    });
+}
+
+#[test]
+fn a_command_that_left_its_group_gets_signals_and_ends_at_the_longest_hold() {
+    let url = etcd::shared();
+    let script = "trap 'exit 9' TERM; echo on; while :; do sleep 0.01; done";
+    let mut held = quorate(&url, &["lock", "moved", "--", "setsid", "sh", "-c", script]);
+    held.line();
+    held.signal(Signal::SIGTERM);
+    assert_eq!(held.ended().code, Some(9));
+    let script = "trap '' TERM; while :; do sleep 0.01; done";
+    let limit = [
+        "lock",
+        "moved",
+        "--max-hold",
+        "300ms",
+        "--",
+        "timeout",
+        "60",
+    ];
+    let mut held = quorate(&url, &[&limit[..], &["sh", "-c", script]].concat());
+    assert_eq!(held.ended().code, Some(124));
+    let script = "trap '' TERM; echo $$; while :; do sleep 0.01; done";
+    let mut held = quorate(&url, &["lock", "moved", "--", "timeout", "60", "sh", "-c", script]);
+    let command = pid(held.line().parse().unwrap());
+    assert_eq!(run(&url, &["locks", "break", "moved"]).code, Some(0));
+    assert_eq!(held.ended().code, Some(76));
+    assert!(is_dead(command));
 }
 
 /// A lock passes from one command to the next because of what `happens` to the first one's quorate, in
 /// time, and nothing of the first comes after the second has begun.
-fn succession(name: &str, happens: impl FnOnce(&Running)) {
+/// The commands are started by way of the program `through`, if there is one.
+fn succession(name: &str, through: &[&str], happens: impl FnOnce(&Running)) {
     let url = etcd::shared();
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
-    let first = writer(&url, name, &log);
+    let first = writer(&url, name, through, &log);
     let first_token = first.line();
-    let second = writer(&url, name, &log);
+    let second = writer(&url, name, through, &log);
     until_queue_is(&url, name, 2);
     let start = Instant::now();
     happens(&first);
@@ -172,14 +212,13 @@ fn succession(name: &str, happens: impl FnOnce(&Running)) {
 }
 
 /// Holds a lock, tells its token, and writes it to a log over and over.
-fn writer(url: &str, name: &str, log: &Path) -> Running {
+fn writer(url: &str, name: &str, through: &[&str], log: &Path) -> Running {
     let script = "exec >>\"$1\"; echo start $QUORATE_TOKEN; echo $QUORATE_TOKEN >&3
         while :; do echo beat $QUORATE_TOKEN; sleep 0.01; done";
     let script = format!("exec 3>&1; {script}");
     let log = log.to_str().unwrap();
-    let args = [
-        "lock", name, "-t", "2s", "--", "sh", "-c", &script, "sh", log,
-    ];
+    let lock = ["lock", name, "-t", "2s", "--"];
+    let args = [&lock, through, &["sh", "-c", &script, "sh", log]].concat();
     quorate(url, &args)
 }
 

@@ -130,6 +130,8 @@ impl Maker {
     async fn grant(&self, ttl: Duration) -> Result<Session> {
         let started = self.runtime.now();
         let give_up = started + self.settings.call_timeout;
+        // An attempt with next to no time left would only hide why the others failed.
+        let last_attempt = give_up - self.settings.call_timeout / 4;
         let mut backoff = Backoff::new(&self.runtime);
         let mut id = self.random_id();
         let mut first_sent = None;
@@ -149,7 +151,7 @@ impl Maker {
                     if error.is_indefinite() {
                         first_sent.get_or_insert(sent);
                     }
-                    if !error.is_retryable() || self.runtime.now() >= give_up {
+                    if !error.is_retryable() || self.runtime.now() >= last_attempt {
                         if first_sent.is_some() {
                             self.pulse.depart(Departure::new(id, ttl, None));
                             self.pulse.start();
