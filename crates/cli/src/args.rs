@@ -135,6 +135,7 @@ pub(crate) enum Verb {
     #[command(after_help = TXN)]
     Txn,
     /// Print the changes of a key until interrupted
+    #[command(after_help = WATCH)]
     Watch(Watch),
 }
 
@@ -291,6 +292,8 @@ Conditions compare value, version, create (revision), mod (revision) or lease (h
 = != < or >; value(\"k/\" --prefix) is about every key that begins with k/. Operations are put, get and
 del. A word is written as it is, or in double quotes with \\\" \\\\ \\n \\r \\t and \\xHH in them. A line that begins
 with # is skipped.";
+
+const WATCH: &str = "--timeout bounds requests, not how long the watch goes on.";
 
 #[derive(Group)]
 pub(crate) struct Watch {

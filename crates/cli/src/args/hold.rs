@@ -8,8 +8,9 @@ use quorate::duration::parse_duration;
 use crate::failure;
 
 #[derive(Group)]
-#[command(after_help = STATUSES, after_long_help = long_help(UNDER_A_LOCK))]
+#[command(after_help = LOCK_STATUSES, after_long_help = long_help(UNDER_A_LOCK, LOCK_STATUSES))]
 pub(crate) struct Lock {
+    /// The lock
     pub(crate) name: OsString,
 
     #[command(flatten)]
@@ -38,8 +39,9 @@ pub(crate) struct Lock {
 }
 
 #[derive(Group)]
-#[command(after_help = STATUSES, after_long_help = long_help(WHILE_LEADING))]
+#[command(after_help = ELECT_STATUSES, after_long_help = long_help(WHILE_LEADING, ELECT_STATUSES))]
 pub(crate) struct Elect {
+    /// The election
     pub(crate) name: OsString,
 
     /// What others are told of this candidate, such as an address [default: HOST:PID]
@@ -62,6 +64,10 @@ pub(crate) struct Elect {
 pub(crate) struct Ttl {
     /// How long the hold outlives a holder that died, and how long a holder that is cut off may go
     /// on; whole seconds, rounded up [default: 10s, or the URL's]
+    ///
+    /// What is held survives the loss of etcd's leader only if this is longer than the election of
+    /// the next and the retries take. The default does. 3s often does not: with its default timers
+    /// etcd needs 1 to 2 seconds to elect, and the hold ends at nine tenths of this time.
     #[arg(short, long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) ttl: Option<Duration>,
 }
@@ -82,13 +88,17 @@ pub(crate) enum Locks {
     ///
     /// KEY, TOKEN, HOLDER, HOST, PID and since when it has stood in the queue, with tabs between.
     /// Exits with status 1 if nobody does.
-    Show { name: OsString },
+    Show {
+        /// The lock or the election
+        name: OsString,
+    },
     /// Break a hold: delete its key
     ///
     /// The next in the queue holds at once. The broken holder goes on until it sees that its key is
     /// gone, within moments if it is connected and by the end of its time to live if it is not; until
     /// then only its token and its fence keep it from harm. A CMD that runs under it is ended.
     Break {
+        /// The lock or the election
         name: OsString,
 
         /// Break the hold only if it has this token
@@ -97,11 +107,11 @@ pub(crate) enum Locks {
     },
 }
 
-/// What the command is told, and every exit status.
-fn long_help(told: &str) -> String {
+/// What the command is told, and every exit status: those of the verb, then those of errors.
+fn long_help(told: &str, statuses: &str) -> String {
     let errors = failure::STATUSES.lines().skip(1);
     let errors: Vec<_> = errors.filter(|line| !line.starts_with("   0 ")).collect();
-    format!("{told}\n\n{STATUSES}:\n{}", errors.join("\n"))
+    format!("{told}\n\n{statuses}:\n{}", errors.join("\n"))
 }
 
 const UNDER_A_LOCK: &str = "\
@@ -118,19 +128,25 @@ CMD is asked to end (SIGTERM) when the servers have not answered for so long tha
 a fifth of the time to live is left, 2s at most, and killed before anybody else can hold. A
 guardian process does it by its own clock, even if quorate is stopped or killed. If the hold
 is broken or its lease revoked, others may hold at once: CMD has half a second to end, or a
-fifth of the time to live. What CMD leaves behind in its process group is killed before the
-lock is released. Signals are passed on to CMD.
+fifth of the time to live. What CMD leaves behind is killed before the lock is released.
+Signals are passed on to CMD.
+
+Killed are CMD, every process that descends from it and its process group. On Linux /proc
+tells who descends from CMD, so those that moved to another process group or session are
+killed too, as timeout, setsid and interactive shells do. Out of reach is a process that
+detached itself from CMD entirely, a daemon whose parent has exited, before its parentage
+could be seen. Against it only the fence protects.
 
 Without CMD it prints KEY and TOKEN, with a tab between, once the lock is held.";
 
 const WHILE_LEADING: &str = "\
 CMD runs while we lead, in a process group of its own, with QUORATE_KEY and QUORATE_TOKEN in
 its environment, and is ended in time when the leadership is lost, as under `quorate lock`.
-When CMD ends by itself, so does the leadership.
+When CMD ends by itself, so does the leadership. --timeout bounds requests, not the campaign.
 
 Without CMD it prints KEY and TOKEN, with a tab between, whenever it leads.";
 
-const STATUSES: &str = "\
+const LOCK_STATUSES: &str = "\
 Exit status: that of CMD, 128 and the signal if one ended it; or
    0  without CMD: interrupted while it held, or --max-hold is over
   75  the lock was not obtained: it is taken (--try), or did not come in time (--timeout)
@@ -139,4 +155,13 @@ Exit status: that of CMD, 128 and the signal if one ended it; or
  126  CMD cannot be executed
  127  CMD was not found
  128 and the signal, if one came while it waited
+and those that quorate --help tells";
+
+const ELECT_STATUSES: &str = "\
+Exit status: that of CMD, 128 and the signal if one ended it; or
+   0  without CMD: interrupted while it led
+  76  the leadership was lost; a CMD has been ended
+ 126  CMD cannot be executed
+ 127  CMD was not found
+ 128 and the signal, if one came while it campaigned
 and those that quorate --help tells";
