@@ -179,7 +179,10 @@ fn a_command_that_left_its_group_gets_signals_and_ends_at_the_longest_hold() {
     let mut held = quorate(&url, &[&limit[..], &["sh", "-c", script]].concat());
     assert_eq!(held.ended().code, Some(124));
     let script = "trap '' TERM; echo $$; while :; do sleep 0.01; done";
-    let mut held = quorate(&url, &["lock", "moved", "--", "timeout", "60", "sh", "-c", script]);
+    let mut held = quorate(
+        &url,
+        &["lock", "moved", "--", "timeout", "60", "sh", "-c", script],
+    );
     let command = pid(held.line().parse().unwrap());
     assert_eq!(run(&url, &["locks", "break", "moved"]).code, Some(0));
     assert_eq!(held.ended().code, Some(76));
