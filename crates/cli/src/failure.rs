@@ -42,6 +42,7 @@ Exit status:
   13  the cluster is another one than before
   14  the server cannot do this
   15  a bug
+  16  what is stored cannot be decoded
   74  standard input, standard output or a file failed";
 
 /// What ends a verb early.

@@ -10,7 +10,10 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use quorate::{Client, Key, Leadership, LockGuard, Loss, Result, Revision, Session, SessionState};
+use quorate::{
+    Client, Error, ErrorKind, Key, Leadership, LockGuard, Loss, Result, Revision, Session,
+    SessionState,
+};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -151,6 +154,11 @@ pub(crate) async fn obtain(
         Ok(Some(Ok(Some(hold)))) => return Ok(Obtained::Hold(hold)),
         Ok(Some(Ok(None))) => Ok(Obtained::Taken),
         Ok(Some(Err(error))) => Err(error),
+        // Nobody holds it against us if no server has even granted a lease.
+        Ok(None) if opened.is_none() => Err(Error::new(
+            ErrorKind::Timeout,
+            "no server granted a lease in the time allowed; without --timeout the reason is told",
+        )),
         Ok(None) => Ok(Obtained::Late),
         Err(signal) => Ok(Obtained::Ended(signal)),
     };

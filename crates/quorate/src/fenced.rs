@@ -2,7 +2,7 @@
 
 use crate::{
     Compare, Error, ErrorKind, Key, KeyValue, Op, OpResult, Result, Revision, Txn, Value,
-    link::Link,
+    link::Link, retry::Backoff,
 };
 
 /// A value in etcd that is read and written only under the fence of a guard.
@@ -107,6 +107,7 @@ impl Fenced {
         &self,
         mut change: impl FnMut(Option<&KeyValue>) -> V,
     ) -> Result<Revision> {
+        let mut backoff = Backoff::new(self.link.runtime());
         loop {
             let present = self.get().await?;
             let value = change(present.as_ref());
@@ -119,6 +120,7 @@ impl Fenced {
             if answer.succeeded {
                 return Ok(answer.header.revision);
             }
+            backoff.pause().await;
         }
     }
 
