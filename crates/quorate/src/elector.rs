@@ -1,6 +1,11 @@
 //! The managed elector: campaigns again after every loss, and runs a task only while it leads.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, future};
 use tokio::sync::watch;
@@ -44,6 +49,8 @@ pub struct Elector {
     state: watch::Receiver<LeaderState>,
     stop: CancellationToken,
     stopped: CancellationToken,
+    /// Why it gave up, if it did.
+    failure: Arc<OnceLock<Error>>,
     _resign: DropGuard,
 }
 
@@ -73,7 +80,7 @@ impl Election {
     /// let token = elector.leading().await?;
     /// let leader = client.election("cleaner").leader().await?;
     /// assert_eq!(leader.map(|leader| leader.token), Some(token));
-    /// elector.stop().await;
+    /// elector.stop().await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -81,15 +88,18 @@ impl Election {
         let (sender, state) = watch::channel(LeaderState::NoLeader);
         let stop = CancellationToken::new();
         let stopped = CancellationToken::new();
+        let failure = Arc::new(OnceLock::new());
         let task = {
             let election = self.clone();
             let stop = stop.clone();
             let ended = stopped.clone().drop_guard();
+            let failure = Arc::clone(&failure);
             async move {
                 let idle = |term: Term| async move { term.stopping().await };
                 // It has no task that could end, so this ends only when it is told to stop.
                 if let Err(error) = campaign_for_ever(&election, &sender, &stop, idle).await {
                     tracing::error!(%error, "the elector gave up");
+                    let _ = failure.set(error);
                 }
                 drop(ended);
             }
@@ -100,6 +110,7 @@ impl Election {
             _resign: stop.clone().drop_guard(),
             stop,
             stopped,
+            failure,
         }
     }
 
@@ -160,7 +171,7 @@ impl Elector {
     ///
     /// # Errors
     ///
-    /// [`Closed`](ErrorKind::Closed) once the elector has stopped.
+    /// Why the elector gave up, once it has: what cannot be overcome by campaigning again.
     ///
     /// # Cancel safety
     ///
@@ -168,7 +179,7 @@ impl Elector {
     pub async fn changed(&mut self) -> Result<LeaderState> {
         match self.state.changed().await {
             Ok(()) => Ok(self.state.borrow_and_update().clone()),
-            Err(_) => Err(Error::new(ErrorKind::Closed, "the elector has stopped")),
+            Err(_) => Err(self.ended()),
         }
     }
 
@@ -176,25 +187,39 @@ impl Elector {
     ///
     /// # Errors
     ///
-    /// [`Closed`](ErrorKind::Closed) once the elector has stopped.
+    /// Why the elector gave up, once it has: what cannot be overcome by campaigning again.
     pub async fn leading(&mut self) -> Result<Revision> {
         let leading = self
             .state
             .wait_for(|state| matches!(state, LeaderState::Leading { .. }));
-        match leading.await.as_deref() {
-            Ok(LeaderState::Leading { token, .. }) => Ok(*token),
-            _ => Err(Error::new(ErrorKind::Closed, "the elector has stopped")),
-        }
+        let token = match leading.await.as_deref() {
+            Ok(LeaderState::Leading { token, .. }) => Some(*token),
+            _ => None,
+        };
+        token.ok_or_else(|| self.ended())
     }
 
     /// Stops campaigning, resigns if we lead, and waits until that is done.
     ///
+    /// # Errors
+    ///
+    /// Why the elector had given up before, if it had.
+    ///
     /// # Cancel safety
     ///
     /// It stops even if the future is dropped.
-    pub async fn stop(self) {
+    pub async fn stop(self) -> Result<()> {
         self.stop.cancel();
         self.stopped.cancelled().await;
+        match self.failure.get() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn ended(&self) -> Error {
+        let stopped = || Error::new(ErrorKind::Closed, "the elector has stopped");
+        self.failure.get().cloned().unwrap_or_else(stopped)
     }
 }
 

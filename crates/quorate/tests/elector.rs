@@ -66,7 +66,7 @@ scenarios! {
         let mut b = election(&world.observer(), "b").elector();
         let state = until_state(&mut b, |state| follows(state, "a")).await;
         assert!(matches!(state, LeaderState::Following { leader } if leader.token == token));
-        a.stop().await;
+        a.stop().await.unwrap();
         assert!(b.leading().await.unwrap() > token);
     }
 
@@ -128,7 +128,7 @@ scenarios! {
         let client = world.observer();
         let mut elector = election(&client, "a").elector();
         elector.leading().await.unwrap();
-        elector.stop().await;
+        elector.stop().await.unwrap();
         assert_eq!(client.election(NAME).leader().await.unwrap(), None);
     }
 
@@ -137,7 +137,7 @@ scenarios! {
         let leader = election(&client, "a").campaign().await.unwrap();
         let mut elector = election(&client, "b").elector();
         until_state(&mut elector, |state| follows(state, "a")).await;
-        elector.stop().await;
+        elector.stop().await.unwrap();
         until("only the leader is left", async || {
             client.election(NAME).candidates().await.unwrap().len() == 1
         })
@@ -246,7 +246,7 @@ scenarios! {
         while let Ok(state) = elector.changed().await {
             assert_eq!(state, LeaderState::NoLeader);
         }
-        assert_eq!(elector.changed().await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(elector.changed().await.unwrap_err().kind(), ErrorKind::Lost);
         assert_eq!(elector.state(), LeaderState::NoLeader);
         let error = election.run(async |_| ()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Lost);
@@ -260,7 +260,7 @@ scenarios! {
         }
         let mut elector = election(&ours.client, "a").elector();
         elector.leading().await.unwrap();
-        elector.stop().await;
+        elector.stop().await.unwrap();
         until_nobody_leads(&world.observer()).await;
     }
 }
@@ -280,10 +280,10 @@ async fn an_elector_that_may_not_campaign_gives_up() {
     let refused = Fate::Refuse(ErrorKind::PermissionDenied);
     ours.faults.every(CallKind::Txn, refused);
     let mut elector = election(&ours.client, "a").elector();
-    assert_eq!(
-        elector.leading().await.unwrap_err().kind(),
-        ErrorKind::Closed
-    );
+    let error = elector.leading().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    let error = elector.stop().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
     let error = election(&ours.client, "a")
         .run(async |_| ())
         .await
