@@ -42,6 +42,8 @@ fn name(leader: Option<Leader>) -> String {
 }
 
 scenarios! {
+    alone
+
     async fn candidates_lead_in_the_order_of_their_coming(world: World) {
         let observer = world.observer();
         let first = observer.election(NAME).value("a").campaign().await.unwrap();

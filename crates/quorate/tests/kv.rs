@@ -14,6 +14,8 @@ use quorate::{
 use support::until;
 
 scenarios! {
+    alone
+
     async fn a_key_is_created_once(world: World) {
         let client = world.observer();
         let Swap::Done(revision) = client.put_if_absent("k", "one").await.unwrap() else {

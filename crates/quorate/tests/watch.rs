@@ -33,6 +33,8 @@ fn all() -> KeyRange {
 }
 
 scenarios! {
+    alone
+
     async fn a_watch_goes_on_after_each_cut_without_gap_or_repetition(world: World) {
         let ours = world.join();
         let writer = world.observer();

@@ -23,7 +23,7 @@ enum Kind {
     Memory(Arc<dyn Backend>),
     /// The keys of one test, in the etcd that all share.
     Etcd(Vec<u8>),
-    /// An etcd of its own, for tests that look at all leases.
+    /// An etcd of its own, for tests that look at all leases, or compact.
     EtcdAlone(etcd::Cluster),
 }
 
