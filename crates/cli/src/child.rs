@@ -135,7 +135,8 @@ impl Child {
                 }
             }
         };
-        // Whatever the command has left behind may not run on outside of the hold.
+        // What the command has left behind in its group may not run on outside of the hold. What has
+        // left the group as well is nobody's descendant any more, and out of reach.
         self.guardian.end().await?;
         self.terminal = None;
         Ok(code)

@@ -132,7 +132,8 @@ fn process(pid: i32) -> Option<Process> {
     Some(Process { parent, started })
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")] // elsewhere there is no `/proc`
 mod tests {
     use std::{
         io::{BufRead, BufReader, Read},

@@ -128,8 +128,9 @@ CMD is asked to end (SIGTERM) when the servers have not answered for so long tha
 a fifth of the time to live is left, 2s at most, and killed before anybody else can hold. A
 guardian process does it by its own clock, even if quorate is stopped or killed. If the hold
 is broken or its lease revoked, others may hold at once: CMD has half a second to end, or a
-fifth of the time to live. What CMD leaves behind is killed before the lock is released.
-Signals are passed on to CMD.
+fifth of the time to live. What CMD leaves behind in its process group is killed before the
+lock is released; what it left behind outside of the group runs on. Signals are passed on to
+CMD.
 
 Killed are CMD, every process that descends from it and its process group. On Linux /proc
 tells who descends from CMD, so those that moved to another process group or session are
