@@ -134,12 +134,14 @@ impl Client {
     }
 
     fn within(&self, prefix: Key) -> Self {
+        let namespace: Vec<u8> = [&*self.link.namespace, &*prefix].concat();
         let inner = Arc::clone(&self.link.backend);
         let backend = Arc::new(Namespace::new(inner, prefix));
         Self {
             link: Link {
                 core: Arc::clone(&self.link.core),
                 backend,
+                namespace: namespace.into(),
             },
         }
     }

@@ -1,8 +1,8 @@
 //! Leases by hand, and compaction; recipes use a [`Session`](crate::Session) instead.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use crate::{Client, ErrorKind, Granted, LeaseId, LeaseStatus, Result, Revision, link::Link};
+use crate::{Client, ErrorKind, Granted, LeaseId, LeaseStatus, Result, Revision};
 
 impl Client {
     /// Grants a lease that lives for `ttl` from now, rounded up to whole seconds; the server may
@@ -35,11 +35,7 @@ impl Client {
     ///
     /// As [`Client::revoke_lease`], but that there is no such lease is no error.
     pub async fn revoke_unused_lease(&self, lease: LeaseId) -> Result<bool> {
-        let link = self.link();
-        let root = Link {
-            core: Arc::clone(&link.core),
-            backend: Arc::clone(&link.core.root),
-        };
+        let root = self.link().root();
         let status = root.lease_status(lease, true).await?;
         if status.remaining.is_none() || !status.keys.is_empty() {
             return Ok(false);

@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::{Either, select};
 
 use crate::{
-    Error, ErrorKind, Granted, Header, LeaseId, LeaseStatus, Op, Range, RangeResult, Result,
+    Error, ErrorKind, Granted, Header, Key, LeaseId, LeaseStatus, Op, Range, RangeResult, Result,
     Revision, Runtime, Txn, TxnResult, WatchRequest,
     backend::{Backend, Watching},
     sessions::Sessions,
@@ -72,6 +72,9 @@ struct Seen {
 pub(crate) struct Link {
     pub(crate) core: Arc<Core>,
     pub(crate) backend: Arc<dyn Backend>,
+    /// What `backend` puts before every key, as far as the client knows: together with `core` it
+    /// tells which links lead to the same keys.
+    pub(crate) namespace: Key,
 }
 
 impl fmt::Debug for Link {
@@ -101,6 +104,16 @@ impl Link {
         Self {
             core: Arc::new(core),
             backend,
+            namespace: Key::default(),
+        }
+    }
+
+    /// The way to all keys of the client, whatever namespace this link leads to.
+    pub(crate) fn root(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+            backend: Arc::clone(&self.core.root),
+            namespace: Key::default(),
         }
     }
 
@@ -115,6 +128,7 @@ impl Link {
         } = &*self.core;
         Self {
             backend: Arc::clone(&self.backend),
+            namespace: self.namespace.clone(),
             ..Self::new(Arc::clone(root), Arc::clone(runtime), settings.clone())
         }
     }
