@@ -424,7 +424,7 @@ pub enum OpResult {
 }
 
 /// Which changes to be told of, and from where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct WatchRequest {
     /// The keys to watch.

@@ -388,9 +388,9 @@ impl Observation {
             match &mut self.view {
                 None => self.view = Some(View::list(&self.queue).await?),
                 Some(view) => match view.feed.next().await {
-                    Ok(Signal::Opened(_)) => continue,
+                    Ok(Signal::Broken | Signal::Opened(_)) => continue,
                     Ok(Signal::Batch(batch)) => view.apply(&self.queue, batch.events),
-                    Err(error) if error.kind() == ErrorKind::Compacted => {
+                    Err(error) if error.is_history_lost() => {
                         self.view = None;
                         continue;
                     }

@@ -148,6 +148,14 @@ impl Error {
         self.0.indefinite
     }
 
+    /// Whether what was known of the store is no ground to go on from: its reader starts over.
+    pub(crate) fn is_history_lost(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::ClusterChanged | ErrorKind::Compacted
+        )
+    }
+
     /// The oldest revision that is kept, if that is what was missed and the server told.
     pub fn oldest_revision(&self) -> Option<Revision> {
         self.0.oldest

@@ -353,7 +353,7 @@ impl Client {
 }
 
 /// Reads one page, and tells which range is left.
-async fn page(link: &Link, range: Range) -> Result<(RangeResult, Option<Range>)> {
+pub(crate) async fn page(link: &Link, range: Range) -> Result<(RangeResult, Option<Range>)> {
     if range.order.is_some() {
         let message = "pages come in the order of the keys: drop the order, or read in one range";
         return Err(Error::new(ErrorKind::InvalidArgument, message));

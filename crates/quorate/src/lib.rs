@@ -175,6 +175,7 @@
 
 mod admin;
 pub mod backend;
+mod changes;
 mod claim;
 mod client;
 #[cfg(feature = "testing")]
@@ -195,6 +196,8 @@ mod lease;
 mod link;
 mod lock;
 mod loss;
+mod observation;
+mod observer;
 mod owner;
 mod pulse;
 mod queue;
@@ -202,8 +205,10 @@ mod retry;
 mod runtime;
 mod session;
 mod sessions;
+mod shared_watch;
 mod watch;
 
+pub use changes::{Changes, Snapshot};
 pub use client::Client;
 pub use connect::ConnectOptions;
 pub use election::{Election, Leader, Leaders, Leadership};
@@ -215,6 +220,7 @@ pub use holder::Holder;
 pub use kv::{DeleteResult, Pages, PutResult, Swap, Transaction};
 pub use lock::{Lock, LockGuard};
 pub use loss::Loss;
+pub use observer::{Observed, Observer, Present};
 pub use queue::Contender;
 pub use quorate_engine::{
     Compare, CompareOp, CompareTarget, CompareWhat, Delete, Event, Granted, Header, Key, KeyRange,

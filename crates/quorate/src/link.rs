@@ -12,10 +12,11 @@ use std::{
 use futures_util::future::{Either, select};
 
 use crate::{
-    Error, ErrorKind, Granted, Header, Key, LeaseId, LeaseStatus, Op, Range, RangeResult, Result,
-    Revision, Runtime, Txn, TxnResult, WatchRequest,
+    Error, ErrorKind, Granted, Header, Key, KeyRange, LeaseId, LeaseStatus, Op, Range, RangeResult,
+    Result, Revision, Runtime, Txn, TxnResult, WatchRequest,
     backend::{Backend, Watching},
     sessions::Sessions,
+    shared_watch::SharedWatches,
 };
 
 /// What a client was told to do where there is a choice.
@@ -54,6 +55,7 @@ pub(crate) struct Core {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) settings: Settings,
     pub(crate) sessions: Sessions,
+    pub(crate) watches: SharedWatches,
     /// The cluster, if it is one.
     #[cfg(feature = "raw")]
     pub(crate) etcd: std::sync::OnceLock<Arc<crate::backend::etcd::Etcd>>,
@@ -97,6 +99,7 @@ impl Link {
             runtime,
             settings,
             sessions,
+            watches: SharedWatches::default(),
             #[cfg(feature = "raw")]
             etcd: std::sync::OnceLock::new(),
             seen: Mutex::default(),
@@ -151,6 +154,16 @@ impl Link {
         self.core
             .check(linearizable.then_some(before), result.header)?;
         Ok(result)
+    }
+
+    /// The present revision of the store, for who may read `keys`.
+    pub(crate) async fn revision(&self, keys: &KeyRange) -> Result<Revision> {
+        let mut first = keys.start.clone();
+        if first.is_empty() {
+            first = Key::from(b"\0");
+        }
+        let probe = Range::new(first).keys_only();
+        Ok(self.range(probe).await?.header.revision)
     }
 
     pub(crate) async fn txn(&self, request: Txn) -> Result<TxnResult> {

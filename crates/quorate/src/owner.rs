@@ -267,7 +267,10 @@ async fn linger(creation: Creation) {
     let mut backoff = Backoff::new(link.runtime());
     let sweep = async {
         // Whatever the signal is, a new stream or the key itself: look, and delete.
-        while let Ok(Signal::Opened(_) | Signal::Batch(_)) = feed.next().await {
+        while let Ok(signal) = feed.next().await {
+            if let Signal::Broken = signal {
+                continue;
+            }
             while link
                 .txn(delete.clone())
                 .await
@@ -295,7 +298,7 @@ async fn watch_own(link: &Link, hold: &Hold) -> Loss {
         let mut feed = Feed::new(link, request, Resume::Exactly);
         loop {
             match feed.next().await {
-                Ok(Signal::Opened(_)) => {}
+                Ok(Signal::Broken | Signal::Opened(_)) => {}
                 Ok(Signal::Batch(batch)) => {
                     if batch
                         .events
@@ -305,7 +308,7 @@ async fn watch_own(link: &Link, hold: &Hold) -> Loss {
                         return Loss::Deleted;
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::Compacted => break,
+                Err(error) if error.is_history_lost() => break,
                 Err(error) => {
                     tracing::warn!(%error, key = %hold.key, "the key of a claim cannot be watched");
                     return future::pending().await;

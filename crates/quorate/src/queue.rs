@@ -234,6 +234,7 @@ impl Queue {
                 Either::Right((signal, _)) => signal?,
             };
             let seen = match signal {
+                Signal::Broken => continue,
                 Signal::Opened(header) => header.revision,
                 Signal::Batch(batch) => batch
                     .events

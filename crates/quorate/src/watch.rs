@@ -15,8 +15,8 @@ use futures_util::{
 };
 
 use crate::{
-    Client, Header, Moment, Result, Revision, WatchBatch, WatchRequest, backend::WatchStream,
-    link::Link, retry::Backoff,
+    Client, Error, ErrorKind, Header, Moment, Result, Revision, WatchBatch, WatchRequest,
+    backend::WatchStream, link::Link, retry::Backoff,
 };
 
 /// How long a watch may be silent before it is asked for a sign of life.
@@ -66,7 +66,7 @@ impl Client {
             let mut feed = feed?;
             loop {
                 match feed.next().await {
-                    Ok(Signal::Opened(_)) => {}
+                    Ok(Signal::Broken | Signal::Opened(_)) => {}
                     Ok(Signal::Batch(batch)) => return Some((Ok(batch), Some(feed))),
                     Err(error) => return Some((Err(error), None)),
                 }
@@ -109,6 +109,8 @@ pub(crate) enum Signal {
     Opened(Header),
     /// Changes, at least one.
     Batch(WatchBatch),
+    /// The stream broke or stayed silent; another will be opened.
+    Broken,
 }
 
 /// A watch that is opened again whenever its stream breaks or falls silent.
@@ -119,13 +121,19 @@ pub(crate) struct Feed {
     /// The first revision not seen yet; zero before the first stream, and always if the feed
     /// resumes from now.
     next: Revision,
+    /// The cluster that the last stream was of.
+    cluster_id: u64,
     open: Option<Open>,
     backoff: Backoff,
+    /// When the next stream may be opened.
+    not_before: Option<Moment>,
 }
 
 /// An open stream and what was heard of it.
 struct Open {
     stream: Box<dyn WatchStream>,
+    /// The answer that opened it, until that was told.
+    created: Option<Header>,
     heard: Moment,
     asked: Option<Moment>,
     /// Kept between polls, so that a caller that comes and goes does not start the wait anew.
@@ -139,40 +147,50 @@ impl Feed {
             next: request.start,
             request,
             resume,
+            cluster_id: 0,
             open: None,
             backoff: Backoff::new(link.runtime()),
+            not_before: None,
         }
     }
 
-    /// Waits for the next signal. An error is final.
+    /// Waits for the next signal. An error is final: [`Compacted`](ErrorKind::Compacted), or
+    /// [`ClusterChanged`](ErrorKind::ClusterChanged) if the store is not the one that it was, or what
+    /// the store refuses for good.
     ///
     /// Cancel safe: nothing is lost if the future is dropped.
     pub(crate) async fn next(&mut self) -> Result<Signal> {
         loop {
             let Some(open) = &mut self.open else {
-                let request = self.request.clone().start(self.next);
-                match self.link.watch(request).await {
-                    Ok(watching) => {
-                        if self.resume == Resume::Exactly && self.next == Revision::ZERO {
-                            self.next = watching.created.revision.next();
-                        }
-                        let heard = self.link.runtime().now();
-                        self.open = Some(Open {
-                            stream: watching.stream,
-                            heard,
-                            asked: None,
-                            alarm: None,
-                        });
-                        return Ok(Signal::Opened(watching.created));
-                    }
+                match self.open().await {
+                    Ok(()) => continue,
                     Err(error) if error.is_retryable() => {
                         tracing::debug!(%error, keys = %self.request.keys, "watch not opened");
-                        self.backoff.pause().await;
-                        continue;
+                        self.not_before =
+                            Some(self.link.runtime().now() + self.backoff.next_pause());
+                        return Ok(Signal::Broken);
                     }
                     Err(error) => return Err(error),
                 }
             };
+            if let Some(created) = open.created {
+                match self.verify(created).await {
+                    Ok(()) => {}
+                    Err(error) if error.is_retryable() => return Ok(self.broken()),
+                    Err(error) => {
+                        self.open = None;
+                        return Err(error);
+                    }
+                }
+                self.cluster_id = created.cluster_id;
+                if self.resume == Resume::Exactly && self.next == Revision::ZERO {
+                    self.next = created.revision.next();
+                }
+                if let Some(open) = &mut self.open {
+                    open.created = None;
+                }
+                return Ok(Signal::Opened(created));
+            }
             match open.next(&self.link).await {
                 Some(Ok(mut batch)) => {
                     self.backoff.reset();
@@ -193,12 +211,68 @@ impl Feed {
                 }
                 broken => {
                     tracing::debug!(?broken, keys = %self.request.keys, "watch stream broke");
-                    self.open = None;
-                    self.backoff.pause().await;
+                    return Ok(self.broken());
                 }
             }
         }
     }
+
+    /// Opens a stream, once it is time.
+    async fn open(&mut self) -> Result<()> {
+        let runtime = self.link.runtime();
+        if let Some(not_before) = self.not_before {
+            runtime.sleep_until(not_before).await;
+            self.not_before = None;
+        }
+        let request = self.request.clone().start(self.next);
+        let watching = self.link.watch(request).await?;
+        self.open = Some(Open {
+            stream: watching.stream,
+            created: Some(watching.created),
+            heard: runtime.now(),
+            asked: None,
+            alarm: None,
+        });
+        Ok(())
+    }
+
+    /// Gives up the stream.
+    fn broken(&mut self) -> Signal {
+        self.open = None;
+        self.not_before = Some(self.link.runtime().now() + self.backoff.next_pause());
+        Signal::Broken
+    }
+
+    /// Makes sure that a store which is behind what was seen only lags. One that was restored from a
+    /// backup would say nothing until it is as far again, and then go on with other changes.
+    async fn verify(&mut self, created: Header) -> Result<()> {
+        if self.resume == Resume::FromNow {
+            return Ok(());
+        }
+        let known = self.cluster_id != 0;
+        if known && created.cluster_id != self.cluster_id {
+            return Err(changed(format!(
+                "the watch is of cluster {:x}, not {:x}",
+                created.cluster_id, self.cluster_id
+            )));
+        }
+        if created.revision.next() >= self.next {
+            return Ok(());
+        }
+        let present = self.link.revision(&self.request.keys).await?;
+        // Before the first stream the start is the caller's choice, and may lie in the future.
+        if known && present.next() < self.next {
+            return Err(changed(format!(
+                "the store went back from revision {} to {present}",
+                self.next
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn changed(message: String) -> Error {
+    Error::new(ErrorKind::ClusterChanged, message)
 }
 
 impl Open {

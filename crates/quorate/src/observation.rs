@@ -1,0 +1,311 @@
+//! How an observer comes by what it tells: it lists, follows the watch that it shares with others, and
+//! reads for itself what it was too slow for.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::{
+    Changes, Error, ErrorKind, KeyRange, Moment, Range, RangeEnd, Result, Revision, Snapshot,
+    WatchRequest,
+    kv::page,
+    link::Link,
+    retry::Backoff,
+    shared_watch::{SharedWatch, Taken},
+    watch::{Feed, Resume, Signal},
+};
+
+/// Where an observation begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// With the present state.
+    Snapshot,
+    /// With the changes of this revision.
+    From(Revision),
+    /// With the next change.
+    Now,
+    /// With the oldest change that is kept.
+    Oldest,
+}
+
+/// What an observation tells.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// The state anew: at the beginning, or because history was lost.
+    Reset(Snapshot),
+    /// The changes of the next revision that has any.
+    Changes(Changes),
+    /// Whether what was told is up to date as far as is known. At the beginning it is taken to be.
+    Current(bool),
+}
+
+/// The state of an observation. It does nothing unless it is polled.
+pub(crate) struct Observation {
+    link: Link,
+    /// What is watched; the start is in `position`.
+    request: WatchRequest,
+    position: Position,
+    /// Changes that were taken and not told yet.
+    taken: VecDeque<Changes>,
+    source: Source,
+    /// What was told last by [`News::Current`].
+    current: bool,
+    backoff: Backoff,
+    /// When the next attempt to list may be made.
+    not_before: Option<Moment>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Position {
+    /// Nothing was read yet.
+    At(Start),
+    /// Changes are to be taken from this revision on.
+    Next(Revision),
+}
+
+/// Where changes are taken from.
+enum Source {
+    None,
+    Shared(Arc<SharedWatch>, watch::Receiver<()>),
+    /// A feed of our own, until we have caught up with the others.
+    Own {
+        feed: Feed,
+        connected: bool,
+    },
+}
+
+impl Observation {
+    pub(crate) fn new(link: &Link, request: WatchRequest, start: Start) -> Self {
+        Self {
+            link: link.clone(),
+            request,
+            position: Position::At(start),
+            taken: VecDeque::new(),
+            source: Source::None,
+            current: true,
+            backoff: Backoff::new(link.runtime()),
+            not_before: None,
+        }
+    }
+
+    /// What can be told without waiting.
+    pub(crate) fn take_ready(&mut self) -> Option<Changes> {
+        self.taken.pop_front()
+    }
+
+    /// The next news. An error is final.
+    ///
+    /// Cancel safe: nothing is lost if the future is dropped.
+    pub(crate) async fn next(&mut self) -> Result<News> {
+        loop {
+            if let Some(changes) = self.take_ready() {
+                return Ok(News::Changes(changes));
+            }
+            let current = self.is_current();
+            if current != self.current {
+                self.current = current;
+                return Ok(News::Current(current));
+            }
+            let step = match self.position {
+                Position::At(start) => self.begin(start).await,
+                Position::Next(next) => self.advance(next).await.map(|()| None),
+            };
+            match step {
+                Ok(None) => {}
+                Ok(Some(snapshot)) => return Ok(News::Reset(snapshot)),
+                Err(error) if error.is_history_lost() => {
+                    tracing::info!(%error, keys = %self.request.keys, "history is lost: starting over");
+                    self.source = Source::None;
+                    self.position = Position::At(Start::Snapshot);
+                }
+                Err(error) if error.is_retryable() => {
+                    tracing::debug!(%error, keys = %self.request.keys, "not read");
+                    let pause = self.backoff.next_pause();
+                    self.not_before = Some(self.link.runtime().now() + pause);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until every later change will be told. `Some` if there is something to tell before.
+    pub(crate) async fn settle(&mut self) -> Result<Option<News>> {
+        while let Position::At(_) = self.position {
+            match self.next().await? {
+                News::Current(_) => {}
+                news => return Ok(Some(news)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether nothing stands between us and the store as far as is known.
+    fn is_current(&self) -> bool {
+        let connected = match &self.source {
+            // Nobody has failed yet.
+            Source::None => true,
+            Source::Shared(shared, _) => shared.is_connected(),
+            Source::Own { connected, .. } => *connected,
+        };
+        connected && self.not_before.is_none()
+    }
+
+    /// Finds the revision to go on from.
+    async fn begin(&mut self, start: Start) -> Result<Option<Snapshot>> {
+        self.check()?;
+        if let Some(not_before) = self.not_before {
+            self.link.runtime().sleep_until(not_before).await;
+            self.not_before = None;
+        }
+        // The watch is opened before anything is read, so that it covers all that is not in the
+        // answer.
+        let (shared, changed) = self.join();
+        if !shared.is_ready() {
+            drop(changed.changed().await);
+            return Ok(None);
+        }
+        let mut snapshot = None;
+        let next = match start {
+            Start::From(revision) => revision,
+            Start::Oldest => self.oldest().await?,
+            Start::Now => self.link.revision(&self.request.keys).await?.next(),
+            Start::Snapshot => {
+                let read = self.list().await?;
+                snapshot.insert(read).revision.next()
+            }
+        };
+        self.backoff.reset();
+        self.position = Position::Next(next);
+        Ok(snapshot)
+    }
+
+    /// Refuses what could never tell anything.
+    fn check(&self) -> Result<()> {
+        let KeyRange { start, end } = &self.request.keys;
+        let message = match (self.position, end) {
+            (Position::At(Start::From(Revision::ZERO)), _) => {
+                "there is no revision 0: begin with the oldest, or with now"
+            }
+            (_, RangeEnd::Before(end)) if end <= start => "the range of keys to observe is empty",
+            _ if start.is_empty() => "the key to observe is empty",
+            _ => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::InvalidArgument, message))
+    }
+
+    /// Takes what there is from revision `next` on, or waits for it.
+    async fn advance(&mut self, next: Revision) -> Result<()> {
+        if let Source::Own { feed, connected } = &mut self.source {
+            match feed.next().await? {
+                Signal::Broken => *connected = false,
+                Signal::Opened(_) => *connected = true,
+                Signal::Batch(batch) => {
+                    self.taken.extend(Changes::of(batch));
+                    self.took();
+                    self.rejoin();
+                }
+            }
+            return Ok(());
+        }
+        let mut queue = std::mem::take(&mut self.taken);
+        let (shared, changed) = self.join();
+        // Marked before the look, so that nothing is missed between that and the wait.
+        changed.mark_unchanged();
+        match shared.take(next, &mut queue) {
+            Taken::Changes => {
+                self.taken = queue;
+                self.took();
+            }
+            // The sender is in the watch that we hold.
+            Taken::Nothing => drop(changed.changed().await),
+            Taken::Lapped => {
+                let request = self.request.clone().start(next);
+                self.source = Source::Own {
+                    feed: Feed::new(&self.link, request, Resume::Exactly),
+                    connected: true,
+                };
+            }
+            Taken::Ended(error) => {
+                self.source = Source::None;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves on behind what was taken.
+    fn took(&mut self) {
+        if let Some(last) = self.taken.back() {
+            self.position = Position::Next(last.revision().next());
+        }
+    }
+
+    /// Joins those who watch the same.
+    fn join(&mut self) -> (Arc<SharedWatch>, &mut watch::Receiver<()>) {
+        if !matches!(self.source, Source::Shared(..)) {
+            let shared = self.link.core.watches.join(&self.link, &self.request);
+            let changed = shared.subscribe();
+            self.source = Source::Shared(shared, changed);
+        }
+        match &mut self.source {
+            Source::Shared(shared, changed) => (Arc::clone(shared), changed),
+            Source::None | Source::Own { .. } => unreachable!("it was set above"),
+        }
+    }
+
+    /// Goes back to the shared watch if that has all that is still to be taken.
+    fn rejoin(&mut self) {
+        let Position::Next(next) = self.position else {
+            return;
+        };
+        let shared = self.link.core.watches.join(&self.link, &self.request);
+        if shared.covers(next) {
+            let changed = shared.subscribe();
+            self.source = Source::Shared(shared, changed);
+        }
+    }
+
+    /// The oldest revision whose changes are kept.
+    async fn oldest(&mut self) -> Result<Revision> {
+        const FIRST: Revision = Revision(1);
+
+        let request = self.request.clone().start(FIRST);
+        let mut feed = Feed::new(&self.link, request, Resume::Exactly);
+        loop {
+            match feed.next().await {
+                Ok(Signal::Broken) => {}
+                // Compaction is told before anything else.
+                Ok(Signal::Opened(_) | Signal::Batch(_)) => return Ok(FIRST),
+                Err(error) => return error.oldest_revision().ok_or(error),
+            }
+        }
+    }
+
+    /// Reads all keys at one revision, in pages that fit into an answer.
+    async fn list(&mut self) -> Result<Snapshot> {
+        const FIRST_PAGE: i64 = 1000;
+        const LARGEST_PAGE: i64 = 20_000;
+        const PAGE_BYTES: usize = 8 << 20;
+
+        let mut kvs = Vec::new();
+        let mut rest = Range::new(self.request.keys.clone()).limit(FIRST_PAGE);
+        loop {
+            let (read, next) = page(&self.link, rest).await?;
+            let bytes: usize = read
+                .kvs
+                .iter()
+                .map(|kv| kv.key.len() + kv.value.len())
+                .sum();
+            let each = bytes / read.kvs.len().max(1) + 1;
+            kvs.extend(read.kvs);
+            let Some(next) = next else {
+                return Ok(Snapshot {
+                    revision: read.header.revision,
+                    kvs,
+                });
+            };
+            let fitting = i64::try_from(PAGE_BYTES / each).unwrap_or(LARGEST_PAGE);
+            rest = next.limit(fitting.clamp(1, LARGEST_PAGE));
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! One watch on the store for all observers of a client that follow the same keys.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, Weak},
+};
+
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    Changes, Error, Key, Result, Revision, WatchRequest,
+    link::{Link, lock},
+    watch::{Feed, Resume, Signal},
+};
+
+/// What is kept for observers who are not quite there: those who need more read for themselves.
+const MOST_CHANGES: usize = 8192;
+const MOST_BYTES: usize = 4 << 20;
+
+/// How much an observer takes at once, so that a slow one does not keep alive what was dropped here.
+const TAKEN_BYTES: usize = 256 << 10;
+
+/// The shared watches of one client: what is watched in which namespace, as long as anybody does.
+#[derive(Default)]
+pub(crate) struct SharedWatches(Mutex<HashMap<(Key, WatchRequest), Weak<SharedWatch>>>);
+
+/// The latest changes of the keys watched, which a task reads and any number of observers take.
+pub(crate) struct SharedWatch {
+    state: Mutex<State>,
+    /// Tells that the state is another. It counts nothing: the state is what is looked at.
+    changed: watch::Sender<()>,
+    /// Ends the task.
+    _stop: DropGuard,
+}
+
+#[derive(Default)]
+struct State {
+    /// Every change after this revision is in `changes`, or yet to come; `None` before the watch was
+    /// first opened.
+    base: Option<Revision>,
+    /// The latest changes, by revision.
+    changes: VecDeque<Changes>,
+    bytes: usize,
+    /// Whether the stream broke and is not open again.
+    broken: bool,
+    end: Option<Error>,
+}
+
+/// What a [`SharedWatch`] has for an observer.
+pub(crate) enum Taken {
+    /// Changes, at least one.
+    Changes,
+    /// Nothing now.
+    Nothing,
+    /// What the observer needs next is here no more, or was never.
+    Lapped,
+    /// Nothing any more: the watch ended after what was taken last.
+    Ended(Error),
+}
+
+impl SharedWatches {
+    /// The watch of `request` in the namespace of `link`, opened if there is none.
+    pub(crate) fn join(&self, link: &Link, request: &WatchRequest) -> Arc<SharedWatch> {
+        let what = (link.namespace.clone(), request.clone());
+        let mut watches = lock(&self.0);
+        if let Some(present) = watches.get(&what).and_then(Weak::upgrade)
+            && !present.has_ended()
+        {
+            return present;
+        }
+        watches.retain(|_, watch| watch.strong_count() > 0);
+        let opened = SharedWatch::open(link, request.clone());
+        watches.insert(what, Arc::downgrade(&opened));
+        opened
+    }
+}
+
+impl SharedWatch {
+    fn open(link: &Link, request: WatchRequest) -> Arc<Self> {
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Self {
+            state: Mutex::default(),
+            changed: watch::Sender::new(()),
+            _stop: stop.clone().drop_guard(),
+        });
+        let feed = Feed::new(link, request, Resume::Exactly);
+        let reader = read(Arc::downgrade(&shared), feed);
+        link.runtime().spawn(Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = reader => {}
+            }
+        }));
+        shared
+    }
+
+    /// Tells of every later change of the state.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Whether the watch was opened, or never will be.
+    pub(crate) fn is_ready(&self) -> bool {
+        let state = lock(&self.state);
+        state.base.is_some() || state.end.is_some()
+    }
+
+    /// Whether the stream has not failed, or is open again.
+    pub(crate) fn is_connected(&self) -> bool {
+        !lock(&self.state).broken
+    }
+
+    fn has_ended(&self) -> bool {
+        lock(&self.state).end.is_some()
+    }
+
+    /// Takes the changes from revision `next` on.
+    pub(crate) fn take(&self, next: Revision, into: &mut VecDeque<Changes>) -> Taken {
+        let state = lock(&self.state);
+        if state.base.is_some_and(|base| next <= base) {
+            return Taken::Lapped;
+        }
+        let first = state
+            .changes
+            .partition_point(|changes| changes.revision() < next);
+        let mut bytes = 0;
+        let mut taken = Taken::Nothing;
+        for changes in state.changes.range(first..) {
+            bytes += changes.bytes();
+            into.push_back(changes.clone());
+            taken = Taken::Changes;
+            if bytes >= TAKEN_BYTES {
+                break;
+            }
+        }
+        match (taken, &state.end) {
+            (Taken::Nothing, Some(end)) => Taken::Ended(end.clone()),
+            (taken, _) => taken,
+        }
+    }
+
+    /// Whether everything from revision `next` on is here or yet to come.
+    pub(crate) fn covers(&self, next: Revision) -> bool {
+        lock(&self.state).base.is_some_and(|base| next > base)
+    }
+
+    /// Takes note of what the feed tells; false after its end.
+    fn note(&self, signal: Result<Signal>) -> bool {
+        let mut state = lock(&self.state);
+        match signal {
+            Ok(Signal::Opened(header)) => {
+                state.base.get_or_insert(header.revision);
+                state.broken = false;
+            }
+            Ok(Signal::Broken) => state.broken = true,
+            Ok(Signal::Batch(batch)) => Changes::of(batch).for_each(|changes| state.push(changes)),
+            Err(error) => state.end = Some(error),
+        }
+        let goes_on = state.end.is_none();
+        drop(state);
+        self.changed.send_replace(());
+        goes_on
+    }
+}
+
+impl State {
+    fn push(&mut self, changes: Changes) {
+        self.bytes += changes.bytes();
+        self.changes.push_back(changes);
+        while self.changes.len() > MOST_CHANGES || self.bytes > MOST_BYTES {
+            let Some(dropped) = self.changes.pop_front() else {
+                return;
+            };
+            self.bytes -= dropped.bytes();
+            self.base = Some(dropped.revision());
+        }
+    }
+}
+
+/// Reads the feed into the state until its end; the task keeps nobody's watch alive.
+async fn read(shared: Weak<SharedWatch>, mut feed: Feed) {
+    loop {
+        let signal = feed.next().await;
+        let goes_on = shared.upgrade().is_some_and(|shared| shared.note(signal));
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+impl fmt::Debug for SharedWatches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedWatches").finish_non_exhaustive()
+    }
+}
