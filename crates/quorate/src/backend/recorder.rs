@@ -178,6 +178,7 @@ impl Backend for Arc<Recorder> {
                 version: "3.5.0".into(),
                 db_size: 0,
                 db_size_in_use: 0,
+                db_size_quota: None,
                 leader: 2,
                 raft_index: 1,
                 raft_term: 3,
