@@ -315,3 +315,6 @@ struct Outlined {
     is_leader: bool,
     is_learner: bool,
 }
+
+#[cfg(test)]
+mod tests;
