@@ -37,7 +37,7 @@ fn look(cluster: &Cluster) -> (i32, Vec<String>, Vec<String>) {
     let fields: Vec<_> = last.split('\t').map(str::to_owned).collect();
     assert_eq!(
         (fields.len(), fields[0].as_str()),
-        (4, "cluster"),
+        (5, "cluster"),
         "{printed}"
     );
     (ran.code.unwrap(), lines, fields)
@@ -98,7 +98,7 @@ fn a_member_that_hangs_is_named_and_the_exit_status_tells() {
     let cluster = Cluster::builder().members(3).fast().start();
     let (code, members, fields) = look(&cluster);
     assert_eq!(
-        (code, &*fields[1], &*fields[3]),
+        (code, &*fields[1], &*fields[4]),
         (0, "up", ""),
         "{fields:?}"
     );
@@ -109,7 +109,10 @@ fn a_member_that_hangs_is_named_and_the_exit_status_tells() {
     assert!(line.contains("\tleader\t3."), "{line}");
     let index = (0..3).find(|index| leader != format!("m{index}")).unwrap();
     let watch = Watch::begin(&cluster);
-    assert_eq!(watch.line(), format!("cluster\tup\t{leader}\t"));
+    assert_eq!(
+        watch.line(),
+        format!("cluster\tup\t{leader}\t{}\t", fields[3])
+    );
 
     cluster.stop(index);
     let begun = Instant::now();
@@ -122,7 +125,7 @@ fn a_member_that_hangs_is_named_and_the_exit_status_tells() {
     assert_eq!((code, &*fields[1]), (1, "degraded"), "{fields:?}");
     let reason = format!("m{index} is unreachable: {}", cluster.endpoint(index));
     assert!(
-        fields[3].starts_with(&reason) && !fields[3].contains("; m"),
+        fields[4].starts_with(&reason) && !fields[4].contains("; m"),
         "{fields:?}"
     );
     let silent = format!("m{index}\t{}\tunreachable\t\t\t", cluster.endpoint(index));
@@ -130,7 +133,7 @@ fn a_member_that_hangs_is_named_and_the_exit_status_tells() {
     assert!(
         watch
             .line()
-            .contains(&format!("\tdegraded\t{leader}\t{reason}"))
+            .starts_with(&format!("cluster\tdegraded\t{leader}\t"))
     );
 
     let (code, members, whole) = look_json(&cluster);
@@ -150,11 +153,13 @@ fn a_member_that_hangs_is_named_and_the_exit_status_tells() {
     );
 
     cluster.cont(index);
-    assert_eq!(watch.line(), format!("cluster\tup\t{leader}\t"));
-    assert!(
-        watch.lines.try_recv().is_err(),
-        "a line more than there were changes"
-    );
+    // Who was away may call an election first; each line tells something else all the same.
+    let mut before = String::new();
+    while !before.starts_with("cluster\tup\t") {
+        let line = watch.line();
+        assert_ne!(line, before);
+        before = line;
+    }
 }
 
 #[test]
@@ -166,7 +171,7 @@ fn a_cluster_without_a_quorum_is_down_and_tells_who_is_missing() {
     loop {
         let (code, _, fields) = look(&cluster);
         assert_eq!((code, &*fields[1]), (9, "down"), "{fields:?}");
-        let told = |text: &str| fields[3].contains(text);
+        let told = |text: &str| fields[4].contains(text);
         assert!(
             told("the cluster serves no linearizable read"),
             "{fields:?}"
@@ -205,7 +210,7 @@ fn a_member_out_of_space_is_named() {
     assert!(refused.is_some(), "the quota is never exhausted");
     let (code, members, fields) = look(&cluster);
     assert_eq!((code, members.len(), &*fields[1]), (1, 1, "degraded"));
-    assert!(fields[3].starts_with("m0 raised NOSPACE: "), "{fields:?}");
+    assert!(fields[4].starts_with("m0 raised NOSPACE: "), "{fields:?}");
     let near = Ran::of(health(&cluster, &["--quota", "200000"]), b"");
     let near = String::from_utf8(near.stdout).unwrap();
     assert!(near.contains("; m0 is near its quota: "), "{near}");
@@ -234,7 +239,10 @@ fn the_memory_store_is_up() {
     };
     let printed = run(&[]).ok();
     assert!(printed.starts_with("mem\tmem:\tleader\t"), "{printed}");
-    assert!(printed.ends_with("\ncluster\tup\tmem\t\n"), "{printed}");
+    assert!(
+        printed.ends_with("\ncluster\tup\tmem\tmem\t\n"),
+        "{printed}"
+    );
     for arguments in [
         &["--interval", "1s"][..],
         &["--quota", "many"],

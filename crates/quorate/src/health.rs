@@ -4,7 +4,7 @@
 //! all at the same time. Nothing of it writes: etcd puts even a question for the list of alarms into
 //! its raft log, so alarms are taken from what the members report.
 
-use std::{collections::BTreeSet, fmt, sync::Mutex, time::Duration};
+use std::{fmt, sync::Mutex, time::Duration};
 
 use crate::{
     Client, Error,
@@ -235,11 +235,15 @@ impl HealthReport {
             is_learner: member.is_learner,
         };
         let reason = |reason: &Reason| (reason.problem, reason.member.clone());
-        Outline {
+        let mut outline = Outline {
             health: self.health,
             reasons: self.reasons.iter().map(reason).collect(),
             members: self.members.iter().map(member).collect(),
-        }
+        };
+        // Their order means nothing.
+        outline.reasons.sort();
+        outline.members.sort();
+        outline
     }
 }
 
@@ -304,8 +308,8 @@ impl fmt::Display for Reason {
 #[derive(Debug, PartialEq, Eq)]
 struct Outline {
     health: Health,
-    reasons: BTreeSet<(Problem, Option<String>)>,
-    members: BTreeSet<Outlined>,
+    reasons: Vec<(Problem, Option<String>)>,
+    members: Vec<Outlined>,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]

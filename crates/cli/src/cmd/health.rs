@@ -45,18 +45,29 @@ pub(crate) async fn run(
     }
 }
 
-/// The line of the cluster: how it is, who leads, and why it is not well.
+/// The line of the cluster: how it is, who leads, who belongs to it, and why it is not well.
 fn print(out: &mut Output, report: &HealthReport) -> Result<(), Failure> {
     let health = report.health.to_string();
     let leader = report.leader().map(|leader| leader.label.as_str());
+    let member = |member: &MemberHealth| match member.is_learner {
+        true => format!("({})", member.label),
+        false => member.label.clone(),
+    };
+    let members: Vec<_> = report.members.iter().map(member).collect();
     let reasons: Vec<_> = report.reasons.iter().map(one_line).collect();
     let fields = [
         "cluster",
         &health,
         leader.unwrap_or_default(),
+        &members.join(","),
         &reasons.join("; "),
     ];
     out.result(&fields.map(str::as_bytes), || {
+        let labels = |learners: bool| {
+            let members = report.members.iter();
+            let members = members.filter(|member| member.is_learner == learners);
+            members.map(|member| &member.label).collect::<Vec<_>>()
+        };
         let reason = |reason: &Reason| {
             json!({
                 "problem": reason.problem.to_string(),
@@ -67,6 +78,8 @@ fn print(out: &mut Output, report: &HealthReport) -> Result<(), Failure> {
         json!({
             "health": health,
             "leader": leader,
+            "voters": labels(false),
+            "learners": labels(true),
             "reasons": report.reasons.iter().map(reason).collect::<Vec<_>>(),
         })
     })
@@ -96,6 +109,7 @@ fn print_member(out: &mut Output, member: &MemberHealth) -> Result<(), Failure> 
             "version": status.map(|status| status.version.as_str()),
             "db_size": status.map(|status| status.db_size),
             "db_size_in_use": status.map(|status| status.db_size_in_use),
+            "db_size_quota": status.and_then(|status| status.db_size_quota),
             "raft_term": status.map(|status| status.raft_term),
             "raft_index": status.map(|status| status.raft_index),
             "raft_applied_index": status.map(|status| status.raft_applied_index),
