@@ -180,9 +180,9 @@ pub(crate) struct Get {
 }
 
 const HEALTH: &str = "\
-A line for each member: NAME, ENDPOINT, STATE (leader, follower, learner, unreachable, not asked), VERSION,
-the size of its database in bytes, and how many raft entries it has yet to apply. Then a line for the
-cluster: cluster, HEALTH, LEADER, MEMBERS (learners in parentheses), REASONS.
+A line for each member: NAME, ENDPOINT, STATE (leader, follower, learner, unreachable, not asked, or refused
+if it tells nothing to this user), VERSION, the size of its database in bytes, and how many raft entries it
+has yet to apply. Then a line for the cluster: cluster, HEALTH, LEADER, MEMBERS (learners in parentheses), REASONS.
 
   up        nothing is wrong
   degraded  it serves, but a member is unreachable, lags, sees no leader, reports an error or is near its

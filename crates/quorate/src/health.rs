@@ -2,7 +2,8 @@
 //!
 //! A look asks every member for its status, the cluster for its members, and reads a key linearizably,
 //! all at the same time. Nothing of it writes: etcd puts even a question for the list of alarms into
-//! its raft log, so alarms are taken from what the members report.
+//! its raft log, so alarms are taken from what the members report, and the list is asked for only if
+//! they refuse to.
 
 use std::{fmt, sync::Mutex, time::Duration};
 
@@ -248,9 +249,10 @@ impl HealthReport {
 }
 
 impl MemberHealth {
-    /// Whether it answered.
+    /// Whether it answered, be it that it refuses to tell this user of itself: some versions of etcd
+    /// tell their status to root alone (3.6, and 3.5 from 3.5.28 on, each until a later fix).
     pub fn is_reachable(&self) -> bool {
-        self.status.is_some()
+        self.status.is_some() || self.error.as_ref().is_some_and(look::is_refusal)
     }
 }
 

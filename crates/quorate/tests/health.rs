@@ -339,23 +339,45 @@ async fn a_learner_that_has_not_started_is_told_as_such() {
 }
 
 #[tokio::test]
-async fn a_user_without_rights_sees_that_the_cluster_is_up() {
-    let cluster = Cluster::builder().fast().start();
-    for arguments in [
-        &["user", "add", "root:root"][..],
-        &["user", "grant-role", "root", "root"],
-        &["user", "add", "guest:guest"],
-        &["auth", "enable"],
-    ] {
-        cluster.etcdctl(arguments);
+async fn users_see_the_health_whatever_rights_they_have() {
+    for program in [Some(server()), server_35()].into_iter().flatten() {
+        let builder = Cluster::builder().program(program).fast();
+        let cluster = builder.flag("--quota-backend-bytes=200000").start();
+        for arguments in [
+            &["user", "add", "root:root"][..],
+            &["user", "grant-role", "root", "root"],
+            &["user", "add", "guest:guest"],
+            &["auth", "enable"],
+        ] {
+            cluster.etcdctl(arguments);
+        }
+        let host = cluster.endpoint(0).replace("http://", "");
+        let connect = async |user: &str| {
+            let url = format!("etcd://{user}:{user}@{host}");
+            Client::connect(url).await.unwrap()
+        };
+        let (root, guest) = (connect("root").await, connect("guest").await);
+        let denied = guest.get("health").await.unwrap_err();
+        assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
+        for client in [&root, &guest] {
+            let report = client.health().check().await;
+            assert!(is_up(&report), "{report:?}");
+            assert_eq!(report.members[0].label, "m0");
+            assert!(report.members[0].is_reachable());
+        }
+        let report = root.health().check().await;
+        assert!(report.leader().is_some(), "{report:?}");
+        fill(&root).await;
+        for client in [&root, &guest] {
+            let report = client.health().check().await;
+            assert!(is_only(&report, Problem::NoSpace, "m0"), "{report:?}");
+        }
+        let stranger = Client::connect(format!("etcd://{host}")).await.unwrap();
+        let report = stranger.health().check().await;
+        assert_eq!(report.health, Health::Down);
+        assert!(
+            report.has(Problem::NoRead) && !report.has(Problem::Unreachable),
+            "{report:?}"
+        );
     }
-    let host = cluster.endpoint(0).replace("http://", "");
-    let client = Client::connect(format!("etcd://guest:guest@{host}"))
-        .await
-        .unwrap();
-    let denied = client.get("health").await.unwrap_err();
-    assert_eq!(denied.kind(), ErrorKind::PermissionDenied);
-    let report = client.health().check().await;
-    assert!(is_up(&report), "{report:?}");
-    assert_eq!(report.members[0].label, "m0");
 }

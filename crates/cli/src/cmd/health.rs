@@ -119,11 +119,12 @@ fn print_member(out: &mut Output, member: &MemberHealth) -> Result<(), Failure> 
     })
 }
 
-const fn state(member: &MemberHealth) -> &'static str {
+fn state(member: &MemberHealth) -> &'static str {
     match (&member.status, &member.error) {
         (Some(_), _) if member.is_leader => "leader",
         (Some(_), _) if member.is_learner => "learner",
         (Some(_), _) => "follower",
+        (None, Some(_)) if member.is_reachable() => "refused",
         (None, Some(_)) => "unreachable",
         (None, None) => "not asked",
     }

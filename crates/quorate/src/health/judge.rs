@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind,
-    backend::{Member, Status},
+    backend::{Alarm, AlarmKind, Member, Status},
 };
 
 pub(super) fn judge(seen: Seen, check: &HealthCheck) -> HealthReport {
@@ -24,7 +24,7 @@ pub(super) fn judge(seen: Seen, check: &HealthCheck) -> HealthReport {
             detail: error.to_string(),
         });
     }
-    reasons.extend(alarms(&members));
+    reasons.extend(alarms(&members, &seen.alarms));
     for member in &members {
         complain_of(member, cluster, check, &mut reasons);
     }
@@ -188,10 +188,15 @@ fn label(members: &mut [MemberHealth]) {
     }
 }
 
-/// The alarms that any member knows of.
-fn alarms(members: &[MemberHealth]) -> Vec<Reason> {
-    let told = members.iter().flat_map(errors);
-    let raised: BTreeSet<_> = told.filter_map(alarm).collect();
+/// The alarms that any member knows of, and those of the list.
+fn alarms(members: &[MemberHealth], list: &[Alarm]) -> Vec<Reason> {
+    let told = members.iter().flat_map(errors).filter_map(alarm);
+    let listed = list.iter().filter_map(|alarm| match alarm.kind {
+        AlarmKind::Corrupt => Some((Problem::Corrupt, alarm.member_id)),
+        AlarmKind::NoSpace => Some((Problem::NoSpace, alarm.member_id)),
+        AlarmKind::Other(_) => None,
+    });
+    let raised: BTreeSet<_> = told.chain(listed).collect();
     let reason = |(problem, id): (Problem, u64)| {
         let member = members.iter().find(|member| member.id == Some(id));
         let label = member.map(|member| member.label.clone());
@@ -239,7 +244,9 @@ fn complain_of(
     let Some(status) = &member.status else {
         // With these options nobody can be asked there, which says nothing about the member.
         let is_asked = |error: &&Error| error.kind() != ErrorKind::InvalidArgument;
-        if let Some(error) = member.error.as_ref().filter(is_asked) {
+        if let Some(error) = member.error.as_ref().filter(is_asked)
+            && !member.is_reachable()
+        {
             add(Problem::Unreachable, error.to_string());
         }
         return;

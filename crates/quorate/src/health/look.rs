@@ -8,7 +8,7 @@ use futures_util::{StreamExt, future::Either, stream::FuturesUnordered};
 use super::HealthCheck;
 use crate::{
     Error, ErrorKind, Header, Range, Result,
-    backend::{Backend, Member, Status},
+    backend::{Alarm, Backend, Member, Status},
     link::lock,
 };
 
@@ -24,6 +24,8 @@ pub(super) struct Seen {
     pub(super) list: Option<Vec<Member>>,
     /// The members' answers, those of the client's endpoints first.
     pub(super) answers: Vec<Answer>,
+    /// The list of alarms, where no member tells its status.
+    pub(super) alarms: Vec<Alarm>,
 }
 
 /// What one URL answered.
@@ -42,12 +44,15 @@ pub(super) async fn look(check: &HealthCheck) -> Seen {
     let deadline = runtime.sleep_until(runtime.now() + check.link.settings().call_timeout);
     let mut look = Look::begin(check, deadline);
     look.collect().await;
-    look.ask_again().await;
+    look.ask_again();
+    look.ask_alarms();
+    look.collect().await;
     look.seen()
 }
 
 /// What one of the calls under way told.
 enum Told {
+    Alarms(Result<Vec<Alarm>>),
     Applied(usize, Result<Status>),
     Members(Result<Vec<Member>>),
     Read(Result<Option<Header>>),
@@ -62,6 +67,7 @@ struct Look<'a> {
     read: Option<Result<Option<Header>>>,
     list: Option<Vec<Member>>,
     asked: Vec<Asked>,
+    alarms: Vec<Alarm>,
 }
 
 struct Asked {
@@ -86,6 +92,7 @@ impl<'a> Look<'a> {
             read: None,
             list: check.known(),
             asked: Vec::new(),
+            alarms: Vec::new(),
         };
         for url in backend.endpoints() {
             look.ask(url, true);
@@ -139,6 +146,7 @@ impl<'a> Look<'a> {
 
     fn take(&mut self, told: Told) {
         match told {
+            Told::Alarms(alarms) => self.alarms = alarms.unwrap_or_default(),
             Told::Applied(index, Ok(status)) => {
                 let asked = &mut self.asked[index];
                 asked.applied = asked.applied.max(status.raft_applied_index);
@@ -166,7 +174,7 @@ impl<'a> Look<'a> {
     /// Asks those that seem to lag once more. The answers were given at different moments, and under
     /// writes the earlier one looks old; who has not applied by the second answer what others had
     /// committed by the first does lag.
-    async fn ask_again(&mut self) {
+    fn ask_again(&mut self) {
         let statuses = |asked: &Asked| asked.status.as_ref()?.as_ref().ok().cloned();
         let newest = self.asked.iter().filter_map(statuses);
         let newest = newest.map(|status| status.raft_index).max();
@@ -178,7 +186,17 @@ impl<'a> Look<'a> {
                     .push(Box::pin(async move { Told::Applied(index, status.await) }));
             }
         }
-        self.collect().await;
+    }
+
+    /// Asks for the list of alarms if the members answer, and none tells its status to this user.
+    fn ask_alarms(&mut self) {
+        let told = || self.asked.iter().filter_map(|asked| asked.status.as_ref());
+        let is_refused = |told: &Result<Status>| told.as_ref().is_err_and(is_refusal);
+        if told().any(is_refused) && told().all(Result::is_err) {
+            let backend = &self.check.link.backend;
+            self.calls
+                .push(Box::pin(async { Told::Alarms(backend.alarms().await) }));
+        }
     }
 
     fn seen(self) -> Seen {
@@ -192,6 +210,7 @@ impl<'a> Look<'a> {
         });
         Seen {
             answers: answers.collect(),
+            alarms: self.alarms,
             list: self.list,
             read: self.read.unwrap_or_else(|| Err(silent())),
         }
@@ -207,6 +226,14 @@ async fn read(backend: &dyn Backend) -> Result<Option<Header>> {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a member refused to answer this user.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::PermissionDenied | ErrorKind::Unauthenticated
+    )
 }
 
 /// Whether two URLs are the same but for a `/` at the end.

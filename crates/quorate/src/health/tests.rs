@@ -50,6 +50,7 @@ fn seen() -> Seen {
         read: Ok(Some(status().header)),
         list: Some([1, 2, 3].map(member).into()),
         answers: [1, 2, 3].map(|id| answer(id, status_of(id))).into(),
+        alarms: Vec::new(),
     }
 }
 
