@@ -188,6 +188,7 @@ mod elector;
 mod error;
 mod fenced;
 mod gate;
+mod health;
 mod holder;
 #[cfg(feature = "serde")]
 mod json;
@@ -216,6 +217,7 @@ pub use elector::{Elector, LeaderState, Term};
 pub use error::{Error, ErrorKind, Result};
 pub use fenced::Fenced;
 pub use gate::TokenGate;
+pub use health::{Health, HealthCheck, HealthMonitor, HealthReport, MemberHealth, Problem, Reason};
 pub use holder::Holder;
 pub use kv::{DeleteResult, Pages, PutResult, Swap, Transaction};
 pub use lock::{Lock, LockGuard};
