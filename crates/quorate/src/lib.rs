@@ -184,12 +184,14 @@ pub mod connect;
 pub mod duration;
 mod election;
 mod elector;
+mod ephemeral;
 mod error;
 mod fenced;
 mod gate;
 mod holder;
 #[cfg(feature = "serde")]
 mod json;
+mod keeper;
 mod kv;
 mod lease;
 mod link;
@@ -202,12 +204,14 @@ mod retry;
 mod runtime;
 mod session;
 mod sessions;
+mod ttl_key;
 mod watch;
 
 pub use client::Client;
 pub use connect::ConnectOptions;
 pub use election::{Election, Leader, Leaders, Leadership};
 pub use elector::{Elector, LeaderState, Term};
+pub use ephemeral::{Ephemeral, EphemeralKey, EphemeralState};
 pub use error::{Error, ErrorKind, Result};
 pub use fenced::Fenced;
 pub use gate::TokenGate;
@@ -223,6 +227,7 @@ pub use quorate_engine::{
 };
 pub use runtime::{Moment, Runtime, TokioRuntime};
 pub use session::{Session, SessionState};
+pub use ttl_key::TtlKey;
 pub use watch::Watch;
 
 #[cfg(any(doc, doctest))]

@@ -15,6 +15,7 @@ use crate::{
     Error, ErrorKind, Granted, Header, Key, LeaseId, LeaseStatus, Op, Range, RangeResult, Result,
     Revision, Runtime, Txn, TxnResult, WatchRequest,
     backend::{Backend, Watching},
+    keeper::Keeper,
     sessions::Sessions,
 };
 
@@ -54,6 +55,8 @@ pub(crate) struct Core {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) settings: Settings,
     pub(crate) sessions: Sessions,
+    /// Keeps the ephemeral keys that live by the shared session.
+    pub(crate) keeper: Arc<Keeper>,
     /// The cluster, if it is one.
     #[cfg(feature = "raw")]
     pub(crate) etcd: std::sync::OnceLock<Arc<crate::backend::etcd::Etcd>>,
@@ -97,6 +100,7 @@ impl Link {
             runtime,
             settings,
             sessions,
+            keeper: Keeper::new(Arc::default(), None),
             #[cfg(feature = "raw")]
             etcd: std::sync::OnceLock::new(),
             seen: Mutex::default(),
