@@ -43,6 +43,8 @@ pub(super) struct Entry {
     heard: Revision,
     /// Whether it goes in a transaction of its own, since one with others was refused.
     pub(super) alone: bool,
+    /// Whether a step of it is on its way: what comes of it decides what is next.
+    pub(super) in_flight: bool,
     /// Whether it is in line for the next transactions.
     pub(super) in_line: bool,
     /// Whether its changes are, or will be, told.
@@ -118,6 +120,7 @@ impl Entry {
             known_at: Revision::ZERO,
             heard: Revision::ZERO,
             alone: false,
+            in_flight: false,
             in_line: false,
             watched: false,
         }

@@ -364,6 +364,7 @@ impl Task {
                 break;
             }
             entry.in_line = false;
+            entry.in_flight = true;
             let alone = entry.alone;
             let goal = entry.goal.clone();
             batch.add(Sent { path, step, goal }, txn, bytes);
@@ -383,6 +384,11 @@ impl Task {
         let Some(Flight { batch, .. }) = self.flight.take() else {
             return;
         };
+        for sent in &batch.steps {
+            if let Some(entry) = self.entries.get_mut(&sent.path) {
+                entry.in_flight = false;
+            }
+        }
         match answer.and_then(|answer| batch.answers(answer)) {
             Ok((at, answers)) => {
                 self.backoff.reset();
@@ -480,7 +486,8 @@ impl Task {
         }
     }
 
-    /// Brings a key forward that has work to do, and ends what is over.
+    /// Brings a key forward that has work to do, and ends what is over. While a step of it is on its way
+    /// that waits for the answer.
     fn review(&mut self, path: &Key) {
         let lease = match &self.tenure {
             Tenure::Held(session) => Some(session.lease()),
@@ -492,6 +499,9 @@ impl Task {
         if !entry.watched && entry.unseen_from().is_some() && self.unwatched.insert(path.clone()) {
             let now = self.link.runtime().now();
             self.watch_at.get_or_insert(now + UNWATCHED);
+        }
+        if entry.in_flight {
+            return;
         }
         match entry.verdict(lease) {
             Verdict::Conflict => {
