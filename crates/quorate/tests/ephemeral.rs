@@ -543,6 +543,19 @@ scenarios! {
         until("it is back", async || keys[0].is_held() && keys[0].token() > token).await;
     }
 
+    async fn keys_of_a_directory_that_may_not_be_watched_are_watched_one_by_one(world: World) {
+        let observer = world.observer();
+        let ours = world.join();
+        let calls = Calls::of(CallKind::Watch).touching("many/");
+        let keys = (0..12).map(|n| ours.client.ephemeral(format!("many/{n}")).create("idle"));
+        ours.faults.next(calls, Fate::Refuse(ErrorKind::PermissionDenied));
+        let keys = futures_util::future::try_join_all(keys).await.unwrap();
+        until("each is watched", async || ours.faults.open_streams(CallKind::Watch) == 12).await;
+        let token = keys[11].token();
+        observer.delete(keys[11].key()).await.unwrap();
+        until("it is back", async || keys[11].is_held() && keys[11].token() > token).await;
+    }
+
     async fn a_deletion_that_was_compacted_away_is_found_out(world: World) {
         let observer = world.observer();
         let ours = world.join();
