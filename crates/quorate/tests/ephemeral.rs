@@ -556,6 +556,22 @@ scenarios! {
         until("it is back", async || keys[11].is_held() && keys[11].token() > token).await;
     }
 
+    async fn a_deletion_that_is_told_before_the_answer_to_a_write_counts(world: World) {
+        let observer = world.observer();
+        let ours = world.join();
+        let key = ours.client.ephemeral(KEY).create("idle").await.unwrap();
+        until("it is watched", async || ours.faults.open_streams(CallKind::Watch) == 1).await;
+        let token = key.token();
+        ours.faults.next(Calls::of(CallKind::Txn).touching(KEY), Fate::DelayReply(SECOND));
+        let delete = async {
+            until_value_is(&observer, KEY, Some("busy")).await;
+            observer.delete(KEY).await.unwrap();
+        };
+        let (set, ()) = tokio::join!(key.set("busy"), delete);
+        set.unwrap();
+        assert_eq!(until_another_stands(&observer, token).await.value, "busy");
+    }
+
     async fn a_deletion_that_was_compacted_away_is_found_out(world: World) {
         let observer = world.observer();
         let ours = world.join();
