@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::slot::{Goal, Slot};
 use crate::{
-    Compare, EphemeralState, Key, KeyValue, LeaseId, Op, OpResult, Put, Range, Revision, Session,
-    Txn, TxnResult,
+    Compare, EphemeralState, Event, Key, KeyValue, LeaseId, Op, OpResult, Put, Range, Revision,
+    Session, Txn, TxnResult,
 };
 
 /// How often an owner is deposed before the one who takes over gives up.
@@ -146,6 +146,19 @@ impl Entry {
     /// Whether an attempt to make the key under `lease` may still be on its way.
     pub(super) fn may_come_under(&self, lease: LeaseId) -> bool {
         self.attempts.contains(&lease)
+    }
+
+    /// Whether it is over for the owner, and kept only for what may still come.
+    pub(super) fn is_left(&self) -> bool {
+        self.goal.is_none() && self.slot.told().gone.is_some()
+    }
+
+    /// Whether a change may be what an attempt of ours did.
+    pub(super) fn may_have_made(&self, event: &Event) -> bool {
+        match event {
+            Event::Put { kv, .. } => kv.lease.is_some_and(|lease| self.may_come_under(lease)),
+            Event::Delete { .. } => false,
+        }
     }
 
     /// Whether there was ever anything to be deleted.
