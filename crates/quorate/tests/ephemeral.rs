@@ -630,3 +630,25 @@ fn a_key_can_be_dropped_where_there_is_no_runtime() {
     assert_eq!(key.state(), EphemeralState::Lost(Loss::Closed));
     drop(key);
 }
+
+#[tokio::test]
+async fn a_key_outlives_a_restart_of_its_server_and_is_watched_after_it() {
+    let cluster = support::etcd::Cluster::builder().start();
+    let client = Client::connect(cluster.endpoint(0)).await.unwrap();
+    let key = client.ephemeral(KEY).create("idle").await.unwrap();
+    cluster.kill(0);
+    let setting = async { key.set("busy").await };
+    let restarting = async { cluster.restart(0) };
+    // Whether or not it was confirmed in time.
+    let _ = tokio::join!(setting, restarting);
+    until("it has its value", async || {
+        let there = client.get(KEY).await.ok().flatten();
+        key.is_held() && there.is_some_and(|kv| kv.value == "busy")
+    })
+    .await;
+    let token = key.token();
+    until("it is deleted", async || client.delete(KEY).await.is_ok()).await;
+    until_another_stands(&client, token).await;
+    until_held(&key).await;
+    key.release().await.unwrap();
+}
