@@ -185,6 +185,7 @@ pub mod connect;
 pub mod duration;
 mod election;
 mod elector;
+mod ephemeral;
 mod error;
 mod fenced;
 mod gate;
@@ -192,6 +193,7 @@ mod health;
 mod holder;
 #[cfg(feature = "serde")]
 mod json;
+mod keeper;
 mod kv;
 mod lease;
 mod link;
@@ -207,6 +209,7 @@ mod runtime;
 mod session;
 mod sessions;
 mod shared_watch;
+mod ttl_key;
 mod watch;
 
 pub use changes::{Changes, Snapshot};
@@ -214,6 +217,7 @@ pub use client::Client;
 pub use connect::ConnectOptions;
 pub use election::{Election, Leader, Leaders, Leadership};
 pub use elector::{Elector, LeaderState, Term};
+pub use ephemeral::{Ephemeral, EphemeralKey, EphemeralState};
 pub use error::{Error, ErrorKind, Result};
 pub use fenced::Fenced;
 pub use gate::TokenGate;
@@ -231,6 +235,7 @@ pub use quorate_engine::{
 };
 pub use runtime::{Moment, Runtime, TokioRuntime};
 pub use session::{Session, SessionState};
+pub use ttl_key::TtlKey;
 pub use watch::Watch;
 
 #[cfg(any(doc, doctest))]
