@@ -176,13 +176,22 @@ impl Observation {
             self.position = Position::Next(oldest);
             return;
         }
+        let shared = !matches!(self.source, Source::Own { .. });
+        if let (true, Position::Next(next)) = (shared, self.position)
+            && error.oldest_revision().is_some_and(|oldest| oldest <= next)
+        {
+            // What the shared watch has lost, we were told already or did not ask for.
+            self.source = Source::None;
+            self.pause();
+            return;
+        }
         self.source = Source::None;
         self.seeks_oldest = None;
         if let Position::At(start) = self.position {
             // A store that is another one at every look shall not keep us busy.
             self.pause();
-            if matches!(start, Start::Now | Start::Oldest) {
-                // Nothing was begun, so nothing is lost.
+            // Nothing was begun, so nothing is lost; but in another cluster a revision means nothing.
+            if !matches!(start, Start::From(_)) || error.kind() == ErrorKind::Compacted {
                 return;
             }
         }
