@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 const CLIENTS: usize = 2;
 const OBSERVERS: usize = 8;
-const STEPS: usize = 300;
+const STEPS: usize = 150;
 
 /// All that ever was in the store, as its answers to the writes tell.
 struct Model {
@@ -269,10 +269,8 @@ impl Subject {
                     }
                     Expects::AfterNow(early, late) => {
                         assert!(revision > early);
-                        let latest = late.map(|late| self.next_after(model, late));
-                        if let Some(latest) = latest {
-                            assert!(revision <= latest.unwrap());
-                        }
+                        let latest = late.and_then(|late| self.next_after(model, late));
+                        assert!(latest.is_none_or(|latest| revision <= latest));
                     }
                     Expects::Oldest(late) => {
                         // Not later than the oldest that is kept now.
