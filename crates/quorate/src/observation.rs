@@ -72,7 +72,7 @@ enum Source {
     Shared(Arc<SharedWatch>, watch::Receiver<()>),
     /// A feed of our own, until we have caught up with the others.
     Own {
-        feed: Feed,
+        feed: Box<Feed>,
         connected: bool,
         /// Where we shall be again. It stays open for us, or nobody might ever be there.
         shared: Arc<SharedWatch>,
@@ -295,8 +295,9 @@ impl Observation {
             Taken::Nothing => drop(changed.changed().await),
             Taken::Lapped { cluster_id } => {
                 let request = self.request.clone().start(next);
+                let feed = Feed::new(&self.link, request, Resume::Exactly);
                 self.source = Source::Own {
-                    feed: Feed::new(&self.link, request, Resume::Exactly).within(cluster_id),
+                    feed: Box::new(feed.within(cluster_id)),
                     connected: true,
                     shared,
                 };

@@ -159,6 +159,8 @@ impl Observer {
     }
 
     /// Ends after the deletion of the key, which is told. A key that is not there yet is waited for.
+    /// Where history was lost a [`Observed::Reset`] without the key tells of the deletion, as it does for
+    /// an observer that told no state before: to that one the key may have been there.
     ///
     /// It is for one key: with a range the first item is an error.
     pub fn until_deleted(mut self) -> Self {
