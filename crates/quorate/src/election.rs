@@ -413,12 +413,16 @@ impl View {
         let range = loop {
             match link.range(Range::new(queue.range())).await {
                 Ok(range) => break range,
-                Err(error) if error.is_retryable() => backoff.pause().await,
+                // In another cluster than before the look is repeated as well.
+                Err(error) if error.is_retryable() || error.is_history_lost() => {
+                    backoff.pause().await;
+                }
                 Err(error) => return Err(error),
             }
         };
         let request = WatchRequest::new(queue.range()).start(range.header.revision.next());
-        let feed = Feed::new(link, request, Resume::Exactly);
+        let cluster_id = range.header.cluster_id;
+        let feed = Feed::new(link, request, Resume::Exactly).within(cluster_id);
         let contenders = queue.select(range).into_iter();
         let by_key = contenders
             .map(|contender| (contender.key.clone(), contender))

@@ -48,8 +48,9 @@ pub(crate) struct Observation {
     /// Changes that were taken and not told yet.
     taken: VecDeque<Changes>,
     source: Source,
-    /// Whether the oldest changes are to be told, and none were yet.
-    seeks_oldest: bool,
+    /// The revision of the store at the beginning, if the oldest changes are to be told, and none were
+    /// yet.
+    seeks_oldest: Option<Revision>,
     /// What was told last by [`News::Current`].
     current: bool,
     backoff: Backoff,
@@ -71,8 +72,10 @@ enum Source {
     Shared(Arc<SharedWatch>, watch::Receiver<()>),
     /// A feed of our own, until we have caught up with the others.
     Own {
-        feed: Feed,
+        feed: Box<Feed>,
         connected: bool,
+        /// Where we shall be again. It stays open for us, or nobody might ever be there.
+        shared: Arc<SharedWatch>,
     },
 }
 
@@ -84,7 +87,7 @@ impl Observation {
             position: Position::At(start),
             taken: VecDeque::new(),
             source: Source::None,
-            seeks_oldest: false,
+            seeks_oldest: None,
             current: true,
             backoff: Backoff::new(link.runtime()),
             not_before: None,
@@ -94,6 +97,11 @@ impl Observation {
     /// What can be told without waiting.
     pub(crate) fn take_ready(&mut self) -> Option<Changes> {
         self.taken.pop_front()
+    }
+
+    /// Whether every later change will be told.
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self.position, Position::Next(_))
     }
 
     /// The next news. An error is final.
@@ -111,7 +119,7 @@ impl Observation {
     ///
     /// Cancel safe, too.
     pub(crate) async fn settle(&mut self) -> Result<Option<News>> {
-        while let Position::At(_) = self.position {
+        while !self.is_settled() {
             match self.step().await? {
                 None | Some(News::Current(_)) => {}
                 news => return Ok(news),
@@ -130,6 +138,11 @@ impl Observation {
             self.current = current;
             return Ok(Some(News::Current(current)));
         }
+        if let Some(not_before) = self.not_before {
+            self.link.runtime().sleep_until(not_before).await;
+            self.not_before = None;
+            return Ok(None);
+        }
         let done = match self.position {
             Position::At(start) => self.begin(start).await,
             Position::Next(next) => self.advance(next).await.map(|()| None),
@@ -138,18 +151,64 @@ impl Observation {
             Ok(snapshot) => return Ok(snapshot.map(News::Reset)),
             Err(error) if error.is_history_lost() => {
                 tracing::info!(%error, keys = %self.request.keys, "history is lost: starting over");
-                self.source = Source::None;
-                let oldest = error.oldest_revision().filter(|_| self.seeks_oldest);
-                self.position = oldest.map_or(Position::At(Start::Snapshot), Position::Next);
+                self.start_over(&error);
             }
             Err(error) if error.is_retryable() => {
                 tracing::debug!(%error, keys = %self.request.keys, "not read");
-                let pause = self.backoff.next_pause();
-                self.not_before = Some(self.link.runtime().now() + pause);
+                self.pause();
             }
             Err(error) => return Err(error),
         }
         Ok(None)
+    }
+
+    /// Lets some time pass before the next attempt.
+    fn pause(&mut self) {
+        let pause = self.backoff.next_pause();
+        self.not_before = Some(self.link.runtime().now() + pause);
+    }
+
+    /// Finds where to go on after history was lost.
+    fn start_over(&mut self, error: &Error) {
+        if let Some((oldest, shared)) = self.oldest_after(error) {
+            let changed = shared.subscribe();
+            self.source = Source::Shared(shared, changed);
+            self.position = Position::Next(oldest);
+            return;
+        }
+        let shared = !matches!(self.source, Source::Own { .. });
+        if let (true, Position::Next(next)) = (shared, self.position)
+            && error.oldest_revision().is_some_and(|oldest| oldest <= next)
+        {
+            // What the shared watch has lost, we were told already or did not ask for.
+            self.source = Source::None;
+            self.pause();
+            return;
+        }
+        self.source = Source::None;
+        self.seeks_oldest = None;
+        if let Position::At(start) = self.position {
+            // A store that is another one at every look shall not keep us busy.
+            self.pause();
+            // Nothing was begun, so nothing is lost; but in another cluster a revision means nothing.
+            if !matches!(start, Start::From(_)) || error.kind() == ErrorKind::Compacted {
+                return;
+            }
+        }
+        self.position = Position::At(Start::Snapshot);
+    }
+
+    /// The oldest revision to go on from if that is what is sought. What was compacted away since the
+    /// beginning must come from the shared watch, or it is lost.
+    fn oldest_after(&self, error: &Error) -> Option<(Revision, Arc<SharedWatch>)> {
+        let (Source::Own { shared, .. }, Position::Next(refused)) = (&self.source, self.position)
+        else {
+            return None;
+        };
+        let (oldest, begun) = (error.oldest_revision()?, self.seeks_oldest?.next());
+        let first = oldest.min(begun);
+        let kept = first == oldest || shared.covers(first);
+        (kept && first > refused).then(|| (first, Arc::clone(shared)))
     }
 
     /// Whether nothing stands between us and the store as far as is known.
@@ -166,24 +225,20 @@ impl Observation {
     /// Finds the revision to go on from.
     async fn begin(&mut self, start: Start) -> Result<Option<Snapshot>> {
         self.check()?;
-        if let Some(not_before) = self.not_before {
-            self.link.runtime().sleep_until(not_before).await;
-            self.not_before = None;
-        }
         // The watch is opened before anything is read, so that it covers all that is not in the
         // answer.
         let (shared, changed) = self.join();
-        if !shared.is_open()? {
+        let Some(base) = shared.base()? else {
             // The sender is in the watch that we hold.
             drop(changed.changed().await);
             return Ok(None);
-        }
+        };
         let mut snapshot = None;
         let next = match start {
             Start::From(revision) => revision,
             // If it is compacted away, the refusal tells what is not.
             Start::Oldest => {
-                self.seeks_oldest = true;
+                self.seeks_oldest = Some(base);
                 Revision(1)
             }
             Start::Now => self.link.revision(&self.request.keys).await?.next(),
@@ -213,7 +268,10 @@ impl Observation {
 
     /// Takes what there is from revision `next` on, or waits for it.
     async fn advance(&mut self, next: Revision) -> Result<()> {
-        if let Source::Own { feed, connected } = &mut self.source {
+        if let Source::Own {
+            feed, connected, ..
+        } = &mut self.source
+        {
             match feed.next().await? {
                 Signal::Broken => *connected = false,
                 Signal::Opened(_) => *connected = true,
@@ -235,11 +293,13 @@ impl Observation {
                 self.took();
             }
             Taken::Nothing => drop(changed.changed().await),
-            Taken::Lapped => {
+            Taken::Lapped { cluster_id } => {
                 let request = self.request.clone().start(next);
+                let feed = Feed::new(&self.link, request, Resume::Exactly);
                 self.source = Source::Own {
-                    feed: Feed::new(&self.link, request, Resume::Exactly),
+                    feed: Box::new(feed.within(cluster_id)),
                     connected: true,
+                    shared,
                 };
             }
             Taken::Ended(error) => {
@@ -252,7 +312,8 @@ impl Observation {
 
     /// Moves on behind what was taken.
     fn took(&mut self) {
-        self.seeks_oldest = false;
+        self.seeks_oldest = None;
+        self.backoff.reset();
         if let Some(last) = self.taken.back() {
             self.position = Position::Next(last.revision().next());
         }
@@ -276,10 +337,12 @@ impl Observation {
         let Position::Next(next) = self.position else {
             return;
         };
-        let shared = self.link.core.watches.join(&self.link, &self.request);
-        if shared.covers(next) {
-            let changed = shared.subscribe();
-            self.source = Source::Shared(shared, changed);
+        let present = self.link.core.watches.join(&self.link, &self.request);
+        if present.covers(next) {
+            let changed = present.subscribe();
+            self.source = Source::Shared(present, changed);
+        } else if let Source::Own { shared, .. } = &mut self.source {
+            *shared = present;
         }
     }
 

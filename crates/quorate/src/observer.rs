@@ -49,11 +49,18 @@ enum State {
     /// Not polled yet.
     Inert(Plan),
     Idle(Box<Observation>),
-    Busy(BoxFuture<'static, (Box<Observation>, Result<Observed>)>),
+    Busy {
+        next: BoxFuture<'static, Next>,
+        /// Whether everything from now on will be told.
+        settled: bool,
+    },
     /// To be told next.
     Found(Box<Observation>, Result<Observed>),
     Ended,
 }
+
+/// What was found, if it was not only that everything from now on will be told.
+type Next = (Box<Observation>, Option<Result<Observed>>);
 
 /// What is to be observed.
 struct Plan {
@@ -65,6 +72,7 @@ struct Plan {
 /// What is known of the key whose deletion is the end.
 #[derive(Default)]
 struct UntilDeleted {
+    /// Whether it was there, or may have been.
     seen: bool,
     /// Deletions must be seen here, if not told.
     puts_only: bool,
@@ -151,6 +159,8 @@ impl Observer {
     }
 
     /// Ends after the deletion of the key, which is told. A key that is not there yet is waited for.
+    /// Where history was lost a [`Observed::Reset`] without the key tells of the deletion, as it does for
+    /// an observer that told no state before: to that one the key may have been there.
     ///
     /// It is for one key: with a range the first item is an error.
     pub fn until_deleted(mut self) -> Self {
@@ -207,9 +217,12 @@ impl Observer {
                         Some(found) => State::Found(observation, found),
                     };
                 }
-                State::Busy(next) => {
-                    let (observation, found) = next.await;
-                    self.state = State::Found(observation, found);
+                State::Busy { settled: true, .. } => return Ok(()),
+                State::Busy { next, .. } => {
+                    self.state = match next.await {
+                        (observation, None) => State::Idle(observation),
+                        (observation, Some(found)) => State::Found(observation, found),
+                    };
                 }
                 State::Found(_, Err(error)) => return Err(error.clone()),
                 State::Found(_, Ok(_)) | State::Ended => return Ok(()),
@@ -320,6 +333,9 @@ impl Observer {
                 request,
                 start,
             }) => {
+                if let Some(until) = &mut self.until_deleted {
+                    until.seen = start != Start::Snapshot;
+                }
                 let range = self.until_deleted.is_some() && !request.keys.is_single();
                 let observation = Box::new(Observation::new(&link, request, start));
                 if !range {
@@ -347,7 +363,7 @@ impl Observer {
                 matches!(changes.events().last(), Some(Event::Put { .. }))
             }
         };
-        // Where changes are told without the state before, the key may have been there.
+        // Its put may have been filtered out.
         let was_there = until.seen || matches!(observed, Observed::Changes(_));
         until.seen |= present;
         let over = was_there && !present;
@@ -385,14 +401,21 @@ impl Stream for Observer {
                 State::Idle(mut observation) => match observation.take_ready() {
                     Some(changes) => (observation, Ok(Observed::Changes(changes))),
                     None => {
-                        self.state = State::Busy(next(observation).boxed());
+                        self.state = State::Busy {
+                            settled: observation.is_settled(),
+                            next: next(observation).boxed(),
+                        };
                         continue;
                     }
                 },
-                State::Busy(mut next) => match next.poll_unpin(cx) {
-                    Poll::Ready(found) => found,
+                State::Busy { mut next, settled } => match next.poll_unpin(cx) {
+                    Poll::Ready((observation, Some(found))) => (observation, found),
+                    Poll::Ready((observation, None)) => {
+                        self.state = State::Idle(observation);
+                        continue;
+                    }
                     Poll::Pending => {
-                        self.state = State::Busy(next);
+                        self.state = State::Busy { next, settled };
                         return Poll::Pending;
                     }
                 },
@@ -409,18 +432,21 @@ impl Stream for Observer {
     }
 }
 
-/// The next thing that observers tell.
-async fn next(mut observation: Box<Observation>) -> (Box<Observation>, Result<Observed>) {
-    loop {
-        match observation.next().await {
-            Ok(news) => {
-                if let Some(observed) = Observed::of(news) {
-                    return (observation, Ok(observed));
-                }
+/// The next thing that observers tell. It stops once at the moment from which on everything will be
+/// told, since somebody may wait for that alone.
+async fn next(mut observation: Box<Observation>) -> Next {
+    let found = if observation.is_settled() {
+        loop {
+            match observation.next().await.map(Observed::of).transpose() {
+                None => {}
+                found => break found,
             }
-            Err(error) => return (observation, Err(error)),
         }
-    }
+    } else {
+        let news = observation.settle().await;
+        news.map(|news| news.and_then(Observed::of)).transpose()
+    };
+    (observation, found)
 }
 
 fn ended() -> Error {

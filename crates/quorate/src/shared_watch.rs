@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Changes, Error, Key, Result, Revision, WatchRequest,
+    Changes, Error, ErrorKind, Key, Result, Revision, WatchRequest,
     link::{Link, lock},
     watch::{Feed, Resume, Signal},
 };
@@ -40,6 +40,8 @@ struct State {
     /// Every change after this revision is in `changes`, or yet to come; `None` before the watch was
     /// first opened.
     base: Option<Revision>,
+    /// The cluster that is watched; zero before the watch was first opened.
+    cluster_id: u64,
     /// The latest changes, by revision.
     changes: VecDeque<Changes>,
     bytes: usize,
@@ -55,7 +57,7 @@ pub(crate) enum Taken {
     /// Nothing now.
     Nothing,
     /// What the observer needs next is here no more, or was never.
-    Lapped,
+    Lapped { cluster_id: u64 },
     /// Nothing any more: the watch ended after what was taken last.
     Ended(Error),
 }
@@ -86,7 +88,7 @@ impl SharedWatch {
             _stop: stop.clone().drop_guard(),
         });
         let feed = Feed::new(link, request, Resume::Exactly);
-        let reader = read(Arc::downgrade(&shared), feed);
+        let reader = Reader(Arc::downgrade(&shared)).read(feed);
         link.runtime().spawn(Box::pin(async move {
             tokio::select! {
                 biased;
@@ -102,11 +104,12 @@ impl SharedWatch {
         self.changed.subscribe()
     }
 
-    /// Whether the watch was opened, or the error with which it ended.
-    pub(crate) fn is_open(&self) -> Result<bool> {
+    /// The revision after which every change is here or yet to come, once the watch was opened, or the
+    /// error with which it ended.
+    pub(crate) fn base(&self) -> Result<Option<Revision>> {
         let state = lock(&self.state);
         match &state.end {
-            None => Ok(state.base.is_some()),
+            None => Ok(state.base),
             Some(error) => Err(error.clone()),
         }
     }
@@ -124,7 +127,8 @@ impl SharedWatch {
     pub(crate) fn take(&self, next: Revision, into: &mut VecDeque<Changes>) -> Taken {
         let state = lock(&self.state);
         if state.base.is_some_and(|base| next <= base) {
-            return Taken::Lapped;
+            let cluster_id = state.cluster_id;
+            return Taken::Lapped { cluster_id };
         }
         let first = state
             .changes
@@ -156,11 +160,12 @@ impl SharedWatch {
         match signal {
             Ok(Signal::Opened(header)) => {
                 state.base.get_or_insert(header.revision);
+                state.cluster_id = header.cluster_id;
                 state.broken = false;
             }
             Ok(Signal::Broken) => state.broken = true,
             Ok(Signal::Batch(batch)) => Changes::of(batch).for_each(|changes| state.push(changes)),
-            Err(error) => state.end = Some(error),
+            Err(error) => drop(state.end.get_or_insert(error)),
         }
         let goes_on = state.end.is_none();
         drop(state);
@@ -183,14 +188,27 @@ impl State {
     }
 }
 
-/// Reads the feed into the state until its end; the task keeps nobody's watch alive.
-async fn read(shared: Weak<SharedWatch>, mut feed: Feed) {
-    loop {
-        let signal = feed.next().await;
-        let goes_on = shared.upgrade().is_some_and(|shared| shared.note(signal));
-        if !goes_on {
-            return;
-        }
+/// The task that reads for all. It keeps nobody's watch alive.
+///
+/// If it ends before its time, as it does with the runtime of whoever was first, the others are told
+/// and open another.
+struct Reader(Weak<SharedWatch>);
+
+impl Reader {
+    /// Reads the feed into the state until its end.
+    async fn read(self, mut feed: Feed) {
+        while self.note(feed.next().await) {}
+    }
+
+    fn note(&self, signal: Result<Signal>) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.note(signal))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let message = "the runtime in which the watch was read has ended";
+        self.note(Err(Error::new(ErrorKind::Unavailable, message)));
     }
 }
 

@@ -121,7 +121,7 @@ pub(crate) struct Feed {
     /// The first revision not seen yet; zero before the first stream, and always if the feed
     /// resumes from now.
     next: Revision,
-    /// The cluster that the last stream was of.
+    /// The cluster in which everything before `next` was seen; zero if that is not known.
     cluster_id: u64,
     open: Option<Open>,
     backoff: Backoff,
@@ -152,6 +152,11 @@ impl Feed {
             backoff: Backoff::new(link.runtime()),
             not_before: None,
         }
+    }
+
+    /// Says that the start was seen in this cluster: a store that is not as far was set back.
+    pub(crate) fn within(self, cluster_id: u64) -> Self {
+        Self { cluster_id, ..self }
     }
 
     /// Waits for the next signal. An error is final: [`Compacted`](ErrorKind::Compacted), or
