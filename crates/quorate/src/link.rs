@@ -70,6 +70,8 @@ pub(crate) struct Core {
 struct Seen {
     cluster_id: u64,
     revision: Revision,
+    /// How many times it was found to be another than it was.
+    changes: u64,
 }
 
 /// A cheaply cloned handle on one namespace of a client.
@@ -262,6 +264,17 @@ impl Core {
         *lock(&self.seen)
     }
 
+    /// The newest revision that an answer has shown.
+    pub(crate) fn newest(&self) -> Revision {
+        self.seen().revision
+    }
+
+    /// How many times the store was found to be another than it was: who holds on to what it knew
+    /// compares that, since the error is reported only once.
+    pub(crate) fn cluster_changes(&self) -> u64 {
+        self.seen().changes
+    }
+
     /// Takes note of an answer's header. An answer of another cluster, or a linearizable one older
     /// than what had been `seen_before` the question, tells that the cluster is not the one that it
     /// was: that is reported once, and the new state is what counts from then on.
@@ -276,6 +289,7 @@ impl Core {
             *seen = Seen {
                 cluster_id: header.cluster_id,
                 revision: header.revision,
+                changes: was.changes + 1,
             };
             let message = if foreign {
                 format!(

@@ -123,6 +123,8 @@ pub(crate) struct Feed {
     next: Revision,
     /// The cluster in which everything before `next` was seen; zero if that is not known.
     cluster_id: u64,
+    /// How often the store had changed by then.
+    changes: u64,
     open: Option<Open>,
     backoff: Backoff,
     /// When the next stream may be opened.
@@ -148,6 +150,7 @@ impl Feed {
             request,
             resume,
             cluster_id: 0,
+            changes: link.core.cluster_changes(),
             open: None,
             backoff: Backoff::new(link.runtime()),
             not_before: None,
@@ -261,12 +264,18 @@ impl Feed {
                 created.cluster_id, self.cluster_id
             )));
         }
-        if created.revision.next() >= self.next {
+        // A store may be behind what we saw, or only behind what others of this client did.
+        let is_behind = created.revision < self.link.core.newest();
+        if created.revision.next() >= self.next
+            && !(known && is_behind)
+            && self.changes == self.link.core.cluster_changes()
+        {
             return Ok(());
         }
         let present = self.link.revision(&self.request.keys).await?;
         // Before the first stream the start is the caller's choice, and may lie in the future.
-        if known && present.next() < self.next {
+        let was_exchanged = self.changes != self.link.core.cluster_changes();
+        if known && (was_exchanged || present.next() < self.next) {
             return Err(changed(format!(
                 "the store went back from revision {} to {present}",
                 self.next

@@ -249,3 +249,33 @@ async fn a_store_that_lost_its_data_is_told_by_a_reset() {
         }
     }
 }
+
+#[tokio::test]
+async fn every_observer_is_told_of_a_lost_store_that_is_further_than_its_own_keys() {
+    let cluster = Cluster::builder().start();
+    let ours = client(&cluster, None);
+    let writer = client(&cluster, None);
+    ours.put("k/1", "old").await.unwrap();
+    let mut observers: Vec<_> = (0..4)
+        .map(|n| ours.observe(KeyRange::prefix(format!("k/{n}"))))
+        .collect();
+    for observer in &mut observers {
+        next(observer).await;
+    }
+    for _ in 0..50 {
+        ours.put("other", "x").await.unwrap();
+    }
+    cluster.wipe(0);
+    cluster.restart(0);
+    until("the member is back", async || cluster.is_healthy(0)).await;
+    // The new store is soon further than where the observers stand, though not than their client.
+    let mut last = Revision::ZERO;
+    while last < Revision(12) {
+        if let Ok(put) = writer.put("k/1", "new").await {
+            last = put;
+        }
+    }
+    for observer in &mut observers {
+        assert!(matches!(next(observer).await, Observed::Reset(_)));
+    }
+}

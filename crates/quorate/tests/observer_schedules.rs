@@ -507,7 +507,7 @@ fn no_schedule_loses_or_repeats_a_change() {
         println!("{:?}", run(seed));
         return;
     }
-    let seeds = number("SEEDS").unwrap_or(300);
+    let seeds = number("SEEDS").unwrap_or(120);
     let mut sum = Counts::default();
     for seed in 0..seeds {
         let counts = run(seed);
