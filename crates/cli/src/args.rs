@@ -110,6 +110,9 @@ pub(crate) enum Verb {
     Elect(Elect),
     /// Print the value of a key; nothing, with exit status 1, if there is none
     Get(Get),
+    /// Print how the members are, and whether the cluster is up; exit status 1 if it is degraded, 9 if down
+    #[command(after_help = HEALTH)]
+    Health(Health),
     /// Hold a lock while a command runs or until interrupted
     Lock(Lock),
     /// Show who holds locks and leads, and break holds
@@ -174,6 +177,37 @@ pub(crate) struct Get {
     /// As it stood at this revision
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) rev: Option<i64>,
+}
+
+const HEALTH: &str = "\
+A line for each member: NAME, ENDPOINT, STATE (leader, follower, learner, unreachable, not asked, or refused
+if it tells nothing to this user), VERSION, the size of its database in bytes, and how many raft entries it
+has yet to apply. Then a line for the cluster: cluster, HEALTH, LEADER, MEMBERS (learners in parentheses), REASONS.
+
+  up        nothing is wrong
+  degraded  it serves, but a member is unreachable, lags, sees no leader, reports an error or is near its
+            quota, an endpoint belongs to another cluster, or writes are refused (NOSPACE)
+  down      no linearizable read succeeds, or the members' data differ (CORRUPT)
+
+Members that -s or --url do not name are asked where they say that clients reach them.";
+
+#[derive(Group)]
+pub(crate) struct Health {
+    /// Print the line of the cluster each time that anything but a number changes, until interrupted
+    #[arg(long)]
+    pub(crate) watch: bool,
+
+    /// How long to pause between looks [default: 5s]
+    #[arg(long, requires = "watch", value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) interval: Option<Duration>,
+
+    /// The quota of the members' databases, 0 for none [default: what they tell, or else 2 GiB]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) quota: Option<u64>,
+
+    /// Ask nobody but the servers that -s or --url name
+    #[arg(long)]
+    pub(crate) endpoints_only: bool,
 }
 
 #[derive(Group)]

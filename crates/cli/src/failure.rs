@@ -8,7 +8,8 @@ use std::{
 use clap::error::ErrorKind as UsageKind;
 use quorate::ErrorKind;
 
-/// The exit status of a verb that found nothing, or whose condition did not hold.
+/// The exit status of a verb that found nothing, whose condition did not hold, or that found the
+/// cluster degraded.
 pub(crate) const NO: u8 = 1;
 
 /// The exit status for a hold that was not obtained: it is taken, or did not come in time.
@@ -27,7 +28,7 @@ const SYSTEM: u8 = 74;
 pub(crate) const STATUSES: &str = "\
 Exit status:
    0  it is done
-   1  there is no such key, lease or leader; or a condition did not hold
+   1  there is no such key, lease or leader; a condition did not hold; or the cluster is degraded
    2  the command line or a request is wrong: correct it
    3  not found: a lease, a user
    4  it exists already
@@ -35,7 +36,7 @@ Exit status:
    6  the revision asked for is compacted away
    7  the hold is lost
    8  no answer came in time; the message tells if a write may have happened
-   9  no server can be reached or serve the request
+   9  no server can be reached or serve the request; or the cluster is down
   10  user or password are wrong
   11  the user lacks the permission
   12  the client is closed

@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use self::{cache::Cache, watch::begin};
 pub use self::{
     format::Format,
-    watch::{ConfigWatch, Reason, Rejected, Update},
+    watch::{ConfigWatch, Rejected, Rejection, Update},
 };
 use crate::{Client, Error, ErrorKind, Key, KeyRange, KeyValue, Present, Result, Revision};
 
@@ -82,7 +82,7 @@ enum Place {
 struct Refusal {
     /// The key that is to blame, if that is another than that of the configuration.
     key: Option<Key>,
-    reason: Reason,
+    reason: Rejection,
 }
 
 impl Client {
@@ -299,26 +299,28 @@ where
     /// Decodes and validates. What the type or the validator panic at is refused as well.
     fn decode(&self, present: &Present) -> Result<T, Refusal> {
         if present.is_empty() {
-            return Err(Reason::Deleted.into());
+            return Err(Rejection::Deleted.into());
         }
         let judge = || {
             let value = match self.place {
                 Place::Key => {
                     let document = present.values().next().map_or(&[][..], |kv| &kv.value);
-                    self.format.decode(document).map_err(Reason::Undecodable)?
+                    self.format
+                        .decode(document)
+                        .map_err(Rejection::Undecodable)?
                 }
                 Place::Prefix => fields::decode(&self.name, present)?,
             };
-            self.check(&value).map_err(Reason::Invalid)?;
+            self.check(&value).map_err(Rejection::Invalid)?;
             Ok(value)
         };
         catch_unwind(AssertUnwindSafe(judge))
-            .unwrap_or_else(|_| Err(Reason::Invalid("the check of it panicked".into()).into()))
+            .unwrap_or_else(|_| Err(Rejection::Invalid("the check of it panicked".into()).into()))
     }
 
     fn default_or(&self, rejected: Rejected) -> Result<T> {
         match (&rejected.reason, &self.default) {
-            (Reason::Deleted, Some(default)) => Ok(default()),
+            (Rejection::Deleted, Some(default)) => Ok(default()),
             _ => Err(rejected.into_error()),
         }
     }
@@ -454,8 +456,8 @@ impl Refusal {
     }
 }
 
-impl From<Reason> for Refusal {
-    fn from(reason: Reason) -> Self {
+impl From<Rejection> for Refusal {
+    fn from(reason: Rejection) -> Self {
         Self { key: None, reason }
     }
 }

@@ -194,6 +194,7 @@ mod elector;
 mod error;
 mod fenced;
 mod gate;
+mod health;
 mod history;
 mod holder;
 #[cfg(feature = "serde")]
@@ -219,7 +220,7 @@ pub use changes::{Changes, Snapshot};
 pub use client::Client;
 #[cfg(feature = "config")]
 pub use config::{
-    Config, ConfigWatch, Document, Fields, Format, Reason, Rejected, Update, WhenDown,
+    Config, ConfigWatch, Document, Fields, Format, Rejected, Rejection, Update, WhenDown,
 };
 pub use connect::ConnectOptions;
 pub use election::{Election, Leader, Leaders, Leadership};
@@ -227,6 +228,7 @@ pub use elector::{Elector, LeaderState, Term};
 pub use error::{Error, ErrorKind, Result};
 pub use fenced::Fenced;
 pub use gate::TokenGate;
+pub use health::{Health, HealthCheck, HealthMonitor, HealthReport, MemberHealth, Problem, Reason};
 pub use history::History;
 pub use holder::Holder;
 pub use kv::{DeleteResult, Pages, PutResult, Swap, Transaction};

@@ -48,6 +48,8 @@ pub(crate) struct Observation {
     /// Changes that were taken and not told yet.
     taken: VecDeque<Changes>,
     source: Source,
+    /// Whether the oldest changes are to be told, and none were yet.
+    seeks_oldest: bool,
     /// What was told last by [`News::Current`].
     current: bool,
     backoff: Backoff,
@@ -69,7 +71,7 @@ enum Source {
     Shared(Arc<SharedWatch>, watch::Receiver<()>),
     /// A feed of our own, until we have caught up with the others.
     Own {
-        feed: Feed,
+        feed: Box<Feed>,
         connected: bool,
     },
 }
@@ -82,6 +84,7 @@ impl Observation {
             position: Position::At(start),
             taken: VecDeque::new(),
             source: Source::None,
+            seeks_oldest: false,
             current: true,
             backoff: Backoff::new(link.runtime()),
             not_before: None,
@@ -98,43 +101,53 @@ impl Observation {
     /// Cancel safe: nothing is lost if the future is dropped.
     pub(crate) async fn next(&mut self) -> Result<News> {
         loop {
-            if let Some(changes) = self.take_ready() {
-                return Ok(News::Changes(changes));
-            }
-            let current = self.is_current();
-            if current != self.current {
-                self.current = current;
-                return Ok(News::Current(current));
-            }
-            let step = match self.position {
-                Position::At(start) => self.begin(start).await,
-                Position::Next(next) => self.advance(next).await.map(|()| None),
-            };
-            match step {
-                Ok(None) => {}
-                Ok(Some(snapshot)) => return Ok(News::Reset(snapshot)),
-                Err(error) if error.is_history_lost() => {
-                    tracing::info!(%error, keys = %self.request.keys, "history is lost: starting over");
-                    self.source = Source::None;
-                    self.position = Position::At(Start::Snapshot);
-                }
-                Err(error) if error.is_retryable() => {
-                    tracing::debug!(%error, keys = %self.request.keys, "not read");
-                    let pause = self.backoff.next_pause();
-                    self.not_before = Some(self.link.runtime().now() + pause);
-                }
-                Err(error) => return Err(error),
+            if let Some(news) = self.step().await? {
+                return Ok(news);
             }
         }
     }
 
     /// Waits until every later change will be told. `Some` if there is something to tell before.
+    ///
+    /// Cancel safe, too.
     pub(crate) async fn settle(&mut self) -> Result<Option<News>> {
         while let Position::At(_) = self.position {
-            match self.next().await? {
-                News::Current(_) => {}
-                news => return Ok(Some(news)),
+            match self.step().await? {
+                None | Some(News::Current(_)) => {}
+                news => return Ok(news),
             }
+        }
+        Ok(None)
+    }
+
+    /// Does the next thing that is to be done, or waits for it.
+    async fn step(&mut self) -> Result<Option<News>> {
+        if let Some(changes) = self.take_ready() {
+            return Ok(Some(News::Changes(changes)));
+        }
+        let current = self.is_current();
+        if current != self.current {
+            self.current = current;
+            return Ok(Some(News::Current(current)));
+        }
+        let done = match self.position {
+            Position::At(start) => self.begin(start).await,
+            Position::Next(next) => self.advance(next).await.map(|()| None),
+        };
+        match done {
+            Ok(snapshot) => return Ok(snapshot.map(News::Reset)),
+            Err(error) if error.is_history_lost() => {
+                tracing::info!(%error, keys = %self.request.keys, "history is lost: starting over");
+                self.source = Source::None;
+                let oldest = error.oldest_revision().filter(|_| self.seeks_oldest);
+                self.position = oldest.map_or(Position::At(Start::Snapshot), Position::Next);
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::debug!(%error, keys = %self.request.keys, "not read");
+                let pause = self.backoff.next_pause();
+                self.not_before = Some(self.link.runtime().now() + pause);
+            }
+            Err(error) => return Err(error),
         }
         Ok(None)
     }
@@ -160,14 +173,19 @@ impl Observation {
         // The watch is opened before anything is read, so that it covers all that is not in the
         // answer.
         let (shared, changed) = self.join();
-        if !shared.is_ready() {
+        if !shared.is_open()? {
+            // The sender is in the watch that we hold.
             drop(changed.changed().await);
             return Ok(None);
         }
         let mut snapshot = None;
         let next = match start {
             Start::From(revision) => revision,
-            Start::Oldest => self.oldest().await?,
+            // If it is compacted away, the refusal tells what is not.
+            Start::Oldest => {
+                self.seeks_oldest = true;
+                Revision(1)
+            }
             Start::Now => self.link.revision(&self.request.keys).await?.next(),
             Start::Snapshot => {
                 let read = self.list().await?;
@@ -216,12 +234,11 @@ impl Observation {
                 self.taken = queue;
                 self.took();
             }
-            // The sender is in the watch that we hold.
             Taken::Nothing => drop(changed.changed().await),
             Taken::Lapped => {
                 let request = self.request.clone().start(next);
                 self.source = Source::Own {
-                    feed: Feed::new(&self.link, request, Resume::Exactly),
+                    feed: Box::new(Feed::new(&self.link, request, Resume::Exactly)),
                     connected: true,
                 };
             }
@@ -235,6 +252,7 @@ impl Observation {
 
     /// Moves on behind what was taken.
     fn took(&mut self) {
+        self.seeks_oldest = false;
         if let Some(last) = self.taken.back() {
             self.position = Position::Next(last.revision().next());
         }
@@ -262,22 +280,6 @@ impl Observation {
         if shared.covers(next) {
             let changed = shared.subscribe();
             self.source = Source::Shared(shared, changed);
-        }
-    }
-
-    /// The oldest revision whose changes are kept.
-    async fn oldest(&mut self) -> Result<Revision> {
-        const FIRST: Revision = Revision(1);
-
-        let request = self.request.clone().start(FIRST);
-        let mut feed = Feed::new(&self.link, request, Resume::Exactly);
-        loop {
-            match feed.next().await {
-                Ok(Signal::Broken) => {}
-                // Compaction is told before anything else.
-                Ok(Signal::Opened(_) | Signal::Batch(_)) => return Ok(FIRST),
-                Err(error) => return error.oldest_revision().ok_or(error),
-            }
         }
     }
 

@@ -102,10 +102,13 @@ impl SharedWatch {
         self.changed.subscribe()
     }
 
-    /// Whether the watch was opened, or never will be.
-    pub(crate) fn is_ready(&self) -> bool {
+    /// Whether the watch was opened, or the error with which it ended.
+    pub(crate) fn is_open(&self) -> Result<bool> {
         let state = lock(&self.state);
-        state.base.is_some() || state.end.is_some()
+        match &state.end {
+            None => Ok(state.base.is_some()),
+            Some(error) => Err(error.clone()),
+        }
     }
 
     /// Whether the stream has not failed, or is open again.

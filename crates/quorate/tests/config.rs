@@ -8,7 +8,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::join_all};
 use quorate::{
-    Client, Config, ConfigWatch, ConnectOptions, ErrorKind, Event, Format, Op, Reason, Rejected,
+    Client, Config, ConfigWatch, ConnectOptions, ErrorKind, Event, Format, Op, Rejected, Rejection,
     Revision, Update, WhenDown,
     backend::fault::{CallKind, Fate, Partition},
 };
@@ -124,7 +124,7 @@ scenarios! {
             let told = rejected(&mut watch).await;
             assert_eq!((&told.key, told.revision), (&"cfg/l.toml".into(), bad));
             assert!(told.reason.to_string().contains(reason), "{told}");
-            let invalid = matches!(told.reason, Reason::Invalid(_));
+            let invalid = matches!(told.reason, Rejection::Invalid(_));
             assert_eq!(invalid, document == b"rps = 0");
             assert_eq!(watch.rejected().unwrap(), told);
             assert_eq!((watch.current().rps, watch.revision()), (n - 1, good));
@@ -164,7 +164,7 @@ scenarios! {
         let mut watch = config.watch().await.unwrap();
         client.delete("l").await.unwrap();
         let told = rejected(&mut watch).await;
-        assert_eq!(told.reason, Reason::Deleted);
+        assert_eq!(told.reason, Rejection::Deleted);
         assert!(told.revision > watch.revision());
         assert_eq!(watch.current().rps, 1);
         config.set(&limits(1)).await.unwrap();
@@ -179,14 +179,14 @@ scenarios! {
         let mut watch = config.watch().await.unwrap();
         assert_eq!((watch.current().rps, watch.revision()), (7, Revision::ZERO));
         client.put("l", "nonsense").await.unwrap();
-        assert!(matches!(rejected(&mut watch).await.reason, Reason::Undecodable(_)));
+        assert!(matches!(rejected(&mut watch).await.reason, Rejection::Undecodable(_)));
         client.delete("l").await.unwrap();
         until("nothing is wrong again", async || watch.rejected().is_none()).await;
         config.update(|limits| limits.rps += 1).await.unwrap();
         assert_eq!(changed(&mut watch).await.rps, 8);
         // What was seen once stays; a start would find the default.
         client.delete("l").await.unwrap();
-        assert_eq!(rejected(&mut watch).await.reason, Reason::Deleted);
+        assert_eq!(rejected(&mut watch).await.reason, Rejection::Deleted);
         assert_eq!((watch.current().rps, config.get().await.unwrap().rps), (8, 7));
     }
 
@@ -273,7 +273,7 @@ scenarios! {
         assert_eq!(*changed(&mut watch).await, serde_json::json!({"a": {"b": 2}}));
         let gone = client.delete_with(quorate::Delete::new("cfg/a/b")).await.unwrap().revision;
         let told = rejected(&mut watch).await;
-        assert_eq!((told.revision, &told.reason), (gone, &Reason::Deleted));
+        assert_eq!((told.revision, &told.reason), (gone, &Rejection::Deleted));
     }
 
     async fn no_increment_is_lost_among_many_writers(world: World) {
@@ -586,7 +586,7 @@ mod alone {
             let later = writer.put("other", "").await.unwrap();
             writer.compact(later, false).await.unwrap();
             ours.faults.heal();
-            assert_eq!(rejected(&mut watch).await.reason, Reason::Deleted);
+            assert_eq!(rejected(&mut watch).await.reason, Rejection::Deleted);
             assert_eq!(watch.current().rps, 3);
             // What does not touch the key is no change, even if the state is read anew.
             ours.faults.partition(Partition::Refuse);

@@ -5,6 +5,7 @@ mod delete;
 mod demo;
 mod elect;
 mod get;
+mod health;
 mod leader;
 mod lease;
 mod list;
@@ -39,6 +40,7 @@ pub(crate) async fn run(
         Verb::Demo => demo::run(client, out).await,
         Verb::Elect(args) => elect::run(client, out, args).await,
         Verb::Get(args) => get::run(client, out, args).await,
+        Verb::Health(args) => health::run(client, out, &args).await,
         Verb::Lock(args) => lock::run(client, out, args).await,
         Verb::Locks(args) => locks::run(client, out, args).await,
         Verb::Guardian => Ok(guardian::run()),

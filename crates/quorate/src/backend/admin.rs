@@ -29,6 +29,9 @@ pub struct Status {
     pub db_size: u64,
     /// The part of the database that is in use, in bytes.
     pub db_size_in_use: u64,
+    /// How large the database may grow before writes are refused, in bytes; `None` if the member does
+    /// not tell, as before etcd 3.6, and `u64::MAX` if there is no such limit.
+    pub db_size_quota: Option<u64>,
     /// The member that it takes for the leader; zero if it sees none.
     pub leader: u64,
     /// The newest entry of its raft log.
@@ -37,7 +40,7 @@ pub struct Status {
     pub raft_term: u64,
     /// The newest entry that it has applied.
     pub raft_applied_index: u64,
-    /// What it reports as wrong.
+    /// What it reports as wrong: the alarms that it knows of, and that it sees no leader.
     pub errors: Vec<String>,
     /// Whether it only learns, and does not vote.
     pub is_learner: bool,

@@ -15,7 +15,7 @@ pub mod fault;
 mod memory;
 mod namespace;
 #[cfg(test)]
-mod recorder;
+pub(crate) mod recorder;
 
 use std::{fmt, time::Duration};
 

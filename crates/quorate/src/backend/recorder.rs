@@ -1,6 +1,7 @@
 //! A backend for the tests of adapters: it records what it is asked and answers what it is told to.
 
 use std::{
+    collections::{BTreeMap, VecDeque},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll},
@@ -39,6 +40,10 @@ pub(crate) struct Recorded {
     pub(crate) txn_result: TxnResult,
     /// What every lease holds.
     pub(crate) lease_keys: Vec<quorate_engine::Key>,
+    /// The cluster's list.
+    pub(crate) members: Vec<Member>,
+    /// What is answered where, in turn; then, and elsewhere, it is [`status`].
+    pub(crate) statuses: BTreeMap<String, VecDeque<Status>>,
     /// Where the newest watch gets its batches from; dropping it ends the stream.
     pub(crate) watcher: Option<mpsc::Sender<Result<WatchBatch>>>,
 }
@@ -56,6 +61,23 @@ impl Recorder {
     pub(crate) fn tell(&self, batch: WatchBatch) {
         let watcher = self.lock().watcher.clone().expect("a watch is open");
         watcher.try_send(Ok(batch)).expect("the watch has room");
+    }
+}
+
+/// What a member tells that is well.
+pub(crate) fn status() -> Status {
+    Status {
+        header: header(9),
+        version: "3.5.0".into(),
+        db_size: 0,
+        db_size_in_use: 0,
+        db_size_quota: None,
+        leader: 2,
+        raft_index: 1,
+        raft_term: 3,
+        raft_applied_index: 1,
+        errors: Vec::new(),
+        is_learner: false,
     }
 }
 
@@ -164,27 +186,18 @@ impl Backend for Arc<Recorder> {
     }
 
     fn members(&self) -> BoxFuture<'_, Result<Vec<Member>>> {
-        Box::pin(async { Ok(Vec::new()) })
+        Box::pin(async { Ok(self.lock().members.clone()) })
     }
 
     fn endpoints(&self) -> Vec<String> {
         vec!["recorder".into()]
     }
 
-    fn status(&self, _: Option<String>) -> BoxFuture<'_, Result<Status>> {
-        Box::pin(async {
-            Ok(Status {
-                header: header(9),
-                version: "3.5.0".into(),
-                db_size: 0,
-                db_size_in_use: 0,
-                leader: 2,
-                raft_index: 1,
-                raft_term: 3,
-                raft_applied_index: 1,
-                errors: Vec::new(),
-                is_learner: false,
-            })
+    fn status(&self, endpoint: Option<String>) -> BoxFuture<'_, Result<Status>> {
+        Box::pin(async move {
+            let mut recorded = self.lock();
+            let told = recorded.statuses.get_mut(&endpoint.unwrap_or_default());
+            Ok(told.and_then(VecDeque::pop_front).unwrap_or_else(status))
         })
     }
 

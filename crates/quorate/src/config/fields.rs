@@ -14,7 +14,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::{Reason, Refusal};
+use super::{Refusal, Rejection};
 use crate::{Key, Present};
 
 /// How deep fields may nest, so that no key can exhaust the stack.
@@ -26,7 +26,7 @@ pub(super) fn decode<T: DeserializeOwned>(prefix: &Key, present: &Present) -> Re
     for (key, kv) in present {
         let refused = |why: String| Refusal {
             key: Some(key.clone()),
-            reason: Reason::Undecodable(why),
+            reason: Rejection::Undecodable(why),
         };
         let below = key.strip_prefix(&**prefix).unwrap_or(key);
         let path = str::from_utf8(below).map_err(|_| refused("its name is not UTF-8".into()))?;
@@ -37,7 +37,7 @@ pub(super) fn decode<T: DeserializeOwned>(prefix: &Key, present: &Present) -> Re
     }
     T::deserialize(Node::Branch(root)).map_err(|failure| Refusal {
         key: (!failure.path.is_empty()).then(|| [prefix, failure.path.as_bytes()].concat().into()),
-        reason: Reason::Undecodable(failure.message),
+        reason: Rejection::Undecodable(failure.message),
     })
 }
 

@@ -42,13 +42,13 @@ pub struct Rejected {
     /// The revision of its write; below a prefix, the revision at which the keys stood like this.
     pub revision: Revision,
     /// What is wrong with it.
-    pub reason: Reason,
+    pub reason: Rejection,
 }
 
 /// Why a document was refused. As text it tells what has to be corrected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum Rejection {
     /// There is none: the key was deleted, or the last key below the prefix.
     Deleted,
     /// The validator refuses the value.
@@ -148,11 +148,11 @@ impl<T: fmt::Debug> fmt::Debug for ConfigWatch<T> {
 impl Rejected {
     pub(super) fn into_error(self) -> Error {
         let kind = match self.reason {
-            Reason::Deleted => ErrorKind::NotFound,
-            Reason::Invalid(_) | Reason::Undecodable(_) => ErrorKind::InvalidData,
+            Rejection::Deleted => ErrorKind::NotFound,
+            Rejection::Invalid(_) | Rejection::Undecodable(_) => ErrorKind::InvalidData,
         };
         let message = match self.reason {
-            Reason::Deleted => format!("there is no configuration {}", self.key),
+            Rejection::Deleted => format!("there is no configuration {}", self.key),
             _ => self.to_string(),
         };
         Error::new(kind, message)
@@ -170,7 +170,7 @@ impl fmt::Display for Rejected {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Deleted => f.write_str("it was deleted"),
@@ -297,7 +297,7 @@ where
             }
             Err(refusal) => {
                 let rejected = refusal.reject(&self.config, revision);
-                let refused = rejected.reason != Reason::Deleted;
+                let refused = rejected.reason != Rejection::Deleted;
                 if refused && self.config.when_down == WhenDown::UseCache {
                     let (_, mut state) = self.load(rejected.clone().into_error()).await?;
                     state.reject(rejected);
@@ -477,7 +477,7 @@ impl<T> State<T> {
     }
 
     fn reject(&mut self, rejected: Rejected) {
-        let is_default = self.revision == Revision::ZERO && rejected.reason == Reason::Deleted;
+        let is_default = self.revision == Revision::ZERO && rejected.reason == Rejection::Deleted;
         self.rejected = (!is_default).then(|| Arc::new(rejected));
         self.refused += 1;
     }

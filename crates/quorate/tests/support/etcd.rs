@@ -277,6 +277,13 @@ impl Cluster {
         self.spawn(index);
     }
 
+    /// Kills a member and removes its data.
+    pub fn wipe(&self, index: usize) {
+        self.kill(index);
+        let directory = self.directory.as_ref().unwrap().path();
+        fs::remove_dir_all(directory.join(format!("m{index}"))).unwrap();
+    }
+
     /// Whether a member says that it is healthy, which takes a leader.
     pub fn is_healthy(&self, index: usize) -> bool {
         self.ask(index, "/health")

@@ -188,6 +188,9 @@ pub(super) fn status_from_wire(status: pb::StatusResponse) -> Result<Status, Fai
         version: status.version,
         db_size: bytes(status.db_size),
         db_size_in_use: bytes(status.db_size_in_use),
+        // Zero is what a member sends that does not know of the field.
+        db_size_quota: (status.db_size_quota != 0)
+            .then(|| u64::try_from(status.db_size_quota).unwrap_or(u64::MAX)),
         leader: status.leader,
         raft_index: status.raft_index,
         raft_term: status.raft_term,

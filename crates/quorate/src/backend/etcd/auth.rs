@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use quorate_wire::etcdserverpb::{AuthenticateRequest, auth_client::AuthClient};
 use tokio::time::Instant;
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
 
 use super::{
     classify::{Failure, Remedy},
     options::User,
-    pool::Connection,
     tasks::{Flight, Tasks},
 };
 use crate::ErrorKind;
@@ -50,10 +52,10 @@ impl Auth {
         self.user.is_some()
     }
 
-    /// The present token, fetched by way of `connection` if there is none.
+    /// The present token, fetched over `channel` if there is none.
     pub(super) async fn token(
         self: &Arc<Self>,
-        connection: &Connection,
+        channel: &Channel,
         tasks: &Tasks,
         deadline: Instant,
     ) -> Result<Token, Failure> {
@@ -65,10 +67,15 @@ impl Auth {
             if let Some(token) = &state.token {
                 return Ok(token.clone());
             }
-            let fetch = || Arc::clone(self).fetch(user.clone(), connection.clone(), deadline);
+            let fetch = || Arc::clone(self).fetch(user.clone(), channel.clone(), deadline);
             tasks.join(&mut state.pending, fetch)
         };
         pending.await
+    }
+
+    /// The present token, or none.
+    pub(super) fn present(&self) -> Token {
+        self.state().token.clone().unwrap_or_default()
     }
 
     /// Forgets a token that etcd refused, unless it has been replaced already.
@@ -94,10 +101,10 @@ impl Auth {
     async fn fetch(
         self: Arc<Self>,
         user: User,
-        connection: Connection,
+        channel: Channel,
         deadline: Instant,
     ) -> Result<Token, Failure> {
-        let fetched = authenticate(user, connection, deadline).await;
+        let fetched = authenticate(user, channel, deadline).await;
         let mut state = self.state();
         state.pending = None;
         let value = fetched?;
@@ -119,10 +126,10 @@ impl Auth {
 
 async fn authenticate(
     user: User,
-    connection: Connection,
+    channel: Channel,
     deadline: Instant,
 ) -> Result<Option<MetadataValue<Ascii>>, Failure> {
-    let mut client = AuthClient::new(connection.channel);
+    let mut client = AuthClient::new(channel);
     let request = AuthenticateRequest {
         name: user.name,
         password: user.password,

@@ -178,7 +178,10 @@ impl Caller {
         let deadline = deadline.min(begun + patience);
         let prepare = async {
             let connection = self.pool.connect(member, &self.tasks).await?;
-            let token = self.auth.token(&connection, &self.tasks, deadline).await;
+            let token = self
+                .auth
+                .token(&connection.channel, &self.tasks, deadline)
+                .await;
             if token
                 .as_ref()
                 .is_err_and(|failure| failure.remedy == Remedy::Elsewhere)

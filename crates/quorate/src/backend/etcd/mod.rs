@@ -40,12 +40,15 @@ use quorate_engine::{
 };
 use quorate_wire::etcdserverpb::{self as pb, maintenance_client::MaintenanceClient};
 
+use tokio::time::Instant;
+use tonic::{Request, transport::Channel};
+
 pub use self::options::{EtcdOptions, Identity, Tls, User};
 #[cfg(feature = "raw")]
 pub use self::raw::{Raw, RawChannel, TokenInterceptor};
 use self::{
     admin::{alarm_from_wire, member_from_wire, status_from_wire},
-    auth::Auth,
+    auth::{Auth, Token},
     call::{Attempt, Caller, Kind},
     classify::{Failure, Remedy},
     convert::{
@@ -124,42 +127,69 @@ impl Etcd {
 
     /// Asks a member that may not be in the list of endpoints, by itself.
     async fn status_of(&self, url: &str) -> Result<Status> {
-        let Caller {
-            pool,
-            tasks,
-            attempt_timeout: patience,
-            ..
-        } = &self.caller;
+        let Caller { pool, tasks, .. } = &self.caller;
         let asked = async {
-            let connection = match pool.find(url) {
-                Some(member) => Some(pool.connect(member, tasks).await?),
-                None => None,
-            };
-            let channel = match &connection {
-                Some(connection) => connection.channel.clone(),
-                None => {
-                    let dial = Dial::new(url, &self.options).map_err(|error| {
-                        Failure::new(error.kind(), error.to_string(), Remedy::None)
-                    })?;
-                    dial.connect().await?
+            if let Some(member) = pool.find(url) {
+                let connection = pool.connect(member, tasks).await?;
+                let asked = self.ask_status(&connection.channel, true).await;
+                let is_of_member = |failure: &Failure| failure.remedy == Remedy::Elsewhere;
+                if asked.as_ref().is_err_and(is_of_member) {
+                    pool.failed(&connection);
                 }
-            };
-            // Served by the member alone: it needs neither a token nor a leader.
-            let mut client = MaintenanceClient::new(channel);
-            let answer = client.status(pb::StatusRequest {});
-            let failure = match tokio::time::timeout(*patience, answer).await {
-                Ok(Ok(answer)) => return status_from_wire(answer.into_inner()),
-                Ok(Err(status)) => Failure::of(&status),
-                Err(_) => Failure::unanswered(*patience),
-            };
-            if let Some(connection) = connection.filter(|_| failure.remedy == Remedy::Elsewhere) {
-                pool.failed(&connection);
+                return asked;
             }
-            Err(failure)
+            let dial = Dial::new(url, &self.options)
+                .map_err(|error| Failure::new(error.kind(), error.to_string(), Remedy::None))?;
+            let channel = dial.connect().await?;
+            // What the endpoints keep secret must not be shown to everybody on the way there.
+            let is_plain = |url: &String| url.starts_with("http:");
+            let may_authenticate = !is_plain(&dial.url) || pool.urls().iter().all(is_plain);
+            self.ask_status(&channel, may_authenticate).await
         };
         asked
             .await
             .map_err(|failure: Failure| failure.into_error(false).context(url))
+    }
+
+    /// Asks who is at the end of a channel for its status. The member alone serves it, without a leader;
+    /// some versions want a token all the same, which takes a quorum to come by.
+    async fn ask_status(
+        &self,
+        channel: &Channel,
+        may_authenticate: bool,
+    ) -> Result<Status, Failure> {
+        let Caller {
+            auth,
+            tasks,
+            attempt_timeout: patience,
+            ..
+        } = &self.caller;
+        let may_authenticate = may_authenticate && auth.has_user();
+        let mut token = match may_authenticate {
+            true => auth.present(),
+            false => Token::default(),
+        };
+        let mut is_first = true;
+        loop {
+            let mut request = Request::new(pb::StatusRequest {});
+            if let Some(token) = &token.value {
+                request.metadata_mut().insert("token", token.clone());
+            }
+            let mut client = MaintenanceClient::new(channel.clone());
+            let failure = match tokio::time::timeout(*patience, client.status(request)).await {
+                Ok(Ok(answer)) => return status_from_wire(answer.into_inner()),
+                Ok(Err(status)) => Failure::of(&status),
+                Err(_) => Failure::unanswered(*patience),
+            };
+            if !(is_first && may_authenticate && failure.remedy == Remedy::Token) {
+                return Err(failure);
+            }
+            is_first = false;
+            auth.reject(&token);
+            token = auth
+                .token(channel, tasks, Instant::now() + *patience)
+                .await?;
+        }
     }
 }
 

@@ -265,6 +265,7 @@ impl State {
             version: "3.5.0".to_owned(),
             db_size: self.store.bytes(),
             db_size_in_use: self.store.bytes(),
+            db_size_quota: Some(u64::MAX),
             leader: header.member_id,
             raft_index: index,
             raft_term: header.raft_term,
