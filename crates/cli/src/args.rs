@@ -5,13 +5,17 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args as Group, Parser, Subcommand};
 use quorate::{LeaseId, duration::parse_duration};
 
-pub(crate) use self::hold::{Elect, Lock, Locks};
+pub(crate) use self::{
+    config::{ConfigCommand, Exec, Render},
+    hold::{Elect, Lock, Locks},
+};
 use crate::{
     failure::{STATUSES, invalid},
     guardian,
     output::Format,
 };
 
+mod config;
 mod hold;
 
 #[derive(Parser)]
@@ -98,6 +102,9 @@ A DURATION is a number with ms, s, m or h, such as 500ms; a number alone is seco
 pub(crate) enum Verb {
     /// Drop the history before a revision; what is current stays
     Compact(Compact),
+    /// Bring configuration to programs: files from templates, environment variables
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Delete a key, and print how many there were; none is no failure
     Delete(Delete),
     /// Show and check what locks and elections promise, on mem: unless --url or -s name a store

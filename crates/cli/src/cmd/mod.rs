@@ -1,6 +1,7 @@
 //! The verbs, one a file.
 
 mod compact;
+mod config;
 mod delete;
 mod demo;
 mod elect;
@@ -35,6 +36,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Compact(args) => compact::run(client, out, &args).await,
+        Verb::Config(command) => config::run(client, out, command).await,
         Verb::Delete(args) => delete::run(client, out, args).await,
         Verb::Demo => demo::run(client, out).await,
         Verb::Elect(args) => elect::run(client, out, args).await,
