@@ -8,6 +8,7 @@ use quorate::{LeaseId, duration::parse_duration};
 pub(crate) use self::{
     config::{ConfigCommand, Exec, Render},
     hold::{Elect, Lock, Locks},
+    observe::Observe,
 };
 use crate::{
     failure::{STATUSES, invalid},
@@ -17,6 +18,7 @@ use crate::{
 
 mod config;
 mod hold;
+mod observe;
 
 #[derive(Parser)]
 #[command(
@@ -134,6 +136,8 @@ pub(crate) enum Verb {
     List(List),
     /// Print the members of the cluster
     Members,
+    /// Print the keys that begin with PREFIX, then every change of them, for ever
+    Observe(Observe),
     /// Write a key, and print the revision of the write
     Set(Set),
     /// Print the status of the member that answers

@@ -12,6 +12,7 @@ mod list;
 mod lock;
 mod locks;
 mod members;
+mod observe;
 mod set;
 mod status;
 mod txn;
@@ -48,6 +49,7 @@ pub(crate) async fn run(
         Verb::Lease(verb) => lease::run(client, out, verb).await,
         Verb::List(args) => list::run(client, out, args).await,
         Verb::Members => members::run(client, out).await,
+        Verb::Observe(args) => observe::run(client, out, args).await,
         Verb::Set(args) => set::run(client, out, args).await,
         Verb::Status(args) => status::run(client, out, &args).await,
         Verb::Txn => txn::run(client, out).await,
