@@ -5,14 +5,20 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args as Group, Parser, Subcommand};
 use quorate::{LeaseId, duration::parse_duration};
 
-pub(crate) use self::hold::{Elect, Lock, Locks};
+pub(crate) use self::{
+    config::{ConfigCommand, Exec, Render},
+    hold::{Elect, Lock, Locks},
+    observe::Observe,
+};
 use crate::{
     failure::{STATUSES, invalid},
     guardian,
     output::Format,
 };
 
+mod config;
 mod hold;
+mod observe;
 
 #[derive(Parser)]
 #[command(
@@ -98,6 +104,9 @@ A DURATION is a number with ms, s, m or h, such as 500ms; a number alone is seco
 pub(crate) enum Verb {
     /// Drop the history before a revision; what is current stays
     Compact(Compact),
+    /// Bring configuration to programs: files from templates, environment variables
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Delete a key, and print how many there were; none is no failure
     Delete(Delete),
     /// Show and check what locks and elections promise, on mem: unless --url or -s name a store
@@ -130,6 +139,8 @@ pub(crate) enum Verb {
     List(List),
     /// Print the members of the cluster
     Members,
+    /// Print the keys that begin with PREFIX, then every change of them, for ever
+    Observe(Observe),
     /// Write a key, and print the revision of the write
     Set(Set),
     /// Print the status of the member that answers

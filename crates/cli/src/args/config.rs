@@ -1,0 +1,122 @@
+//! The verbs that bring configuration to programs that know nothing of the store.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args as Group, Subcommand};
+use nix::sys::signal::Signal;
+use quorate::duration::parse_duration;
+
+use crate::failure::invalid;
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Run a command with keys as its environment, and restart it when they change
+    #[command(after_help = EXEC)]
+    Exec(Exec),
+    /// Write a file from a template, and again whenever a key that it uses changes
+    #[command(after_help = RENDER_STATUSES, after_long_help = RENDER)]
+    Render(Render),
+}
+
+#[derive(Group)]
+pub(crate) struct Render {
+    /// The template; SIGHUP reads it again
+    pub(crate) template: PathBuf,
+
+    /// The file to write; it is replaced as a whole, and keeps its mode and owner
+    #[arg(value_name = "DEST")]
+    pub(crate) destination: PathBuf,
+
+    /// What every name in key, keys and tree begins with; not those in service
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+
+    /// A shell command that judges the new file before it replaces the old; {}, quoted, is its path, as
+    /// is $QUORATE_FILE. If it fails the old file stays
+    #[arg(long, value_name = "CMD")]
+    pub(crate) check: Option<OsString>,
+
+    /// A shell command to run when the file has changed
+    #[arg(long, value_name = "CMD")]
+    pub(crate) reload: Option<OsString>,
+
+    /// How long --check and --reload may take before they are killed, and so have failed
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub(crate) cmd_timeout: Duration,
+
+    /// The mode of the file, such as 0640 [default: as it has; of a new one, as the umask says]
+    #[arg(long, value_parser = mode)]
+    pub(crate) mode: Option<u32>,
+
+    /// Render once and exit, rather than on every change
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// Print how the file would change, write nothing and run no CMD; exit status 1 if it would change
+    #[arg(long, conflicts_with = "once")]
+    pub(crate) dry_run: bool,
+
+    /// How long the keys must be quiet before they are rendered; ten times this at most
+    #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = parse_duration)]
+    pub(crate) debounce: Duration,
+}
+
+#[derive(Group)]
+pub(crate) struct Exec {
+    /// How the keys begin; the rest of each is the name of a variable [default: all keys]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) prefix: OsString,
+
+    /// Send CMD this signal when the keys change, rather than restart it; its environment stays
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    pub(crate) signal: Option<Signal>,
+
+    /// How long the keys must be quiet before they count as changed; ten times this at most
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = parse_duration)]
+    pub(crate) debounce: Duration,
+
+    /// Wait at random for up to this long more, so that not all machines restart at once
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = parse_duration, hide_default_value = true)]
+    pub(crate) splay: Duration,
+
+    /// How long CMD may take to end for a restart before it is killed
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) kill_after: Duration,
+
+    /// Leave the case of names as it is
+    #[arg(long)]
+    pub(crate) no_upper: bool,
+
+    /// Give CMD these variables alone, none of quorate's own
+    #[arg(long)]
+    pub(crate) pristine: bool,
+
+    /// The command
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+const RENDER: &str = "";
+const RENDER_STATUSES: &str = "";
+const EXEC: &str = "";
+
+/// The mode of a file, in octal digits.
+fn mode(text: &str) -> Result<u32, quorate::Error> {
+    let is_octal = text.bytes().all(|byte| byte.is_ascii_digit());
+    let mode = u32::from_str_radix(text, 8).ok();
+    mode.filter(|&mode| is_octal && mode <= 0o7777)
+        .ok_or_else(|| invalid("a mode is written in octal digits, such as 0640"))
+}
+
+/// A signal by its name, with or without SIG, or its number.
+fn signal(text: &str) -> Result<Signal, quorate::Error> {
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let number = text
+        .parse()
+        .ok()
+        .and_then(|number: i32| Signal::try_from(number).ok());
+    number
+        .or_else(|| format!("SIG{name}").parse().ok())
+        .ok_or_else(|| invalid("a signal is written as HUP, SIGHUP or 1"))
+}
