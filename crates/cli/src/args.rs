@@ -7,6 +7,7 @@ use quorate::{LeaseId, duration::parse_duration};
 
 pub(crate) use self::{
     config::{ConfigCommand, Exec, Render},
+    document::{Document, DocumentFormat, EditDocument, GetDocument, RollBack, SetDocument},
     hold::{Elect, Lock, Locks},
     observe::Observe,
 };
@@ -17,6 +18,7 @@ use crate::{
 };
 
 mod config;
+mod document;
 mod hold;
 mod observe;
 
@@ -104,7 +106,7 @@ A DURATION is a number with ms, s, m or h, such as 500ms; a number alone is seco
 pub(crate) enum Verb {
     /// Drop the history before a revision; what is current stays
     Compact(Compact),
-    /// Bring configuration to programs: files from templates, environment variables
+    /// Read and write configuration, and bring it to programs: files from templates, environment variables
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Delete a key, and print how many there were; none is no failure

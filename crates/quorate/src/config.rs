@@ -12,7 +12,7 @@ use std::{
 use futures_util::TryStreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 
-use self::{cache::Cache, watch::begin};
+use self::{cache::Cache, follow::begin};
 pub use self::{
     format::Format,
     watch::{ConfigWatch, Rejected, Rejection, Update},
@@ -21,6 +21,7 @@ use crate::{Client, Error, ErrorKind, Key, KeyRange, KeyValue, Present, Result, 
 
 mod cache;
 mod fields;
+mod follow;
 mod format;
 mod watch;
 

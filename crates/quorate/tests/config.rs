@@ -235,6 +235,8 @@ scenarios! {
         client.put("cfg/api/name", "10").await.unwrap();
         client.put("cfg/apiary", "no field").await.unwrap();
         write(0).await;
+        let all = client.config_prefix::<serde_json::Value>("").get().await.unwrap();
+        assert_eq!(all["cfg"]["apiary"], "no field");
         let config = client.config_prefix::<Api>("cfg/api").validate(|api: &Api| {
             if api.from == api.to.port { Ok(()) } else { Err("half of a transaction") }
         });

@@ -6,13 +6,32 @@ use clap::{Args as Group, Subcommand};
 use nix::sys::signal::Signal;
 use quorate::duration::parse_duration;
 
+use super::document::{Document, EditDocument, GetDocument, RollBack, SetDocument};
 use crate::failure::invalid;
 
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
+    /// Edit a document in $VISUAL, $EDITOR or vi, and write it if nobody else did meanwhile
+    ///
+    /// Prints the revision of the write; nothing if the document was not changed. What cannot be
+    /// written stays in a file, and a message tells where.
+    Edit(EditDocument),
     /// Run a command with keys as its environment, and restart it when they change
     #[command(after_help = EXEC)]
     Exec(Exec),
+    /// Print a document; nothing, with exit status 1, if there is none
+    Get(GetDocument),
+    /// Print the versions of a key that are kept, the newest first: REVISION, VERSION, size in bytes
+    ///
+    /// A deletion has - for its version, and so has the line `compacted` at the end: what was before its
+    /// revision is compacted away. With -o json there are the values. Exit status 1 if there is nothing.
+    History(Document),
+    /// Write a former version of a key again, and print the revision of the write
+    Rollback(RollBack),
+    /// Write a document if it is one of its format, and print the revision of the write
+    Set(SetDocument),
+    /// Print a document, and each new version of it; those of another format are told on standard error
+    Watch(EditDocument),
     /// Write a file from a template, and again whenever a key that it uses changes
     #[command(after_help = RENDER_STATUSES, after_long_help = RENDER)]
     Render(Render),

@@ -58,7 +58,8 @@ impl Format {
             Self::Toml => toml::from_str(text).map_err(|error| {
                 let line = error.span().map(|span| line(text, span.start));
                 let place = line.map_or_else(String::new, |line| format!(" at line {line}"));
-                format!("not TOML: {}{place}", error.message())
+                let message = error.message().replace('\n', ", ");
+                format!("not TOML: {message}{place}")
             }),
             Self::Yaml => yaml_serde::from_str(text).map_err(|error| format!("not YAML: {error}")),
         }
