@@ -7,7 +7,7 @@ use quorate::{LeaseId, duration::parse_duration};
 
 pub(crate) use self::{
     config::{ConfigCommand, Exec, Render},
-    document::{Document, DocumentFormat, EditDocument, GetDocument, RollBack, SetDocument},
+    document::{Document, DocumentFormat, FormattedDocument, GetDocument, RollBack, SetDocument},
     hold::{Elect, Lock, Locks},
     observe::Observe,
 };

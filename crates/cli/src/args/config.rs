@@ -6,7 +6,7 @@ use clap::{Args as Group, Subcommand};
 use nix::sys::signal::Signal;
 use quorate::duration::parse_duration;
 
-use super::document::{Document, EditDocument, GetDocument, RollBack, SetDocument};
+use super::document::{Document, FormattedDocument, GetDocument, RollBack, SetDocument};
 use crate::failure::invalid;
 
 #[derive(Subcommand)]
@@ -15,7 +15,7 @@ pub(crate) enum ConfigCommand {
     ///
     /// Prints the revision of the write; nothing if the document was not changed. What cannot be
     /// written stays in a file, and a message tells where.
-    Edit(EditDocument),
+    Edit(FormattedDocument),
     /// Run a command with keys as its environment, and restart it when they change
     #[command(after_help = EXEC)]
     Exec(Exec),
@@ -31,7 +31,7 @@ pub(crate) enum ConfigCommand {
     /// Write a document if it is one of its format, and print the revision of the write
     Set(SetDocument),
     /// Print a document, and each new version of it; those of another format are told on standard error
-    Watch(EditDocument),
+    Watch(FormattedDocument),
     /// Write a file from a template, and again whenever a key that it uses changes
     #[command(after_help = RENDER_STATUSES, after_long_help = RENDER)]
     Render(Render),

@@ -24,7 +24,7 @@ pub(crate) struct GetDocument {
 }
 
 #[derive(Group)]
-pub(crate) struct EditDocument {
+pub(crate) struct FormattedDocument {
     /// The key
     #[arg(value_name = "KEY")]
     pub(crate) name: OsString,
@@ -41,7 +41,11 @@ pub(crate) struct SetDocument {
     pub(crate) name: OsString,
 
     /// The document; - is standard input
-    #[arg(default_value = "-", hide_default_value = true, allow_hyphen_values = true)]
+    #[arg(
+        default_value = "-",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     pub(crate) value: OsString,
 
     /// The format [default: by the key's extension .json, .toml, .yaml or .yml, else json]

@@ -26,7 +26,7 @@ use crate::{
 pub(super) async fn run(
     client: &Client,
     out: &mut Output,
-    args: args::EditDocument,
+    args: args::FormattedDocument,
 ) -> Result<ExitCode, Failure> {
     let key = Key::from(args.name.into_vec());
     let format = DocumentFormat::of(args.format, &key);
@@ -126,8 +126,12 @@ impl Draft {
             let mut options = OpenOptions::new();
             match options.write(true).create_new(true).mode(0o600).open(&path) {
                 Ok(mut file) => {
-                    file.write_all(document)?;
-                    return Ok(Self { path });
+                    let draft = Self { path };
+                    if let Err(error) = file.write_all(document) {
+                        draft.discard();
+                        return Err(error);
+                    }
+                    return Ok(draft);
                 }
                 // What another process has left.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => count += 1,
@@ -141,7 +145,7 @@ impl Draft {
     }
 
     fn discard(&self) {
-        // What it holds is in the store.
+        // What it holds is in the store; a copy that stays is no failure.
         let _ = fs::remove_file(&self.path);
     }
 

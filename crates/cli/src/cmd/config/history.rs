@@ -22,8 +22,11 @@ pub(super) async fn run(
         print(out, version)?;
     }
     if let Some(oldest) = history.compacted {
-        let line = [oldest.to_string().as_bytes(), b"-", b"compacted"];
-        out.result(&line, || json!({ "compacted": oldest.0 }))?;
+        let revision = oldest.to_string();
+        out.result(
+            &[revision.as_bytes(), b"-", b"compacted"],
+            || json!({ "compacted": oldest.0 }),
+        )?;
     }
     let code = if history.versions.is_empty() { NO } else { 0 };
     Ok(ExitCode::from(code))
@@ -41,9 +44,9 @@ fn print(out: &mut Output, version: &Event) -> Result<(), Failure> {
             out.result(&line, || key_value(kv))
         }
         Event::Delete { key, revision, .. } => {
-            let line = [revision.to_string().as_bytes(), b"-", b"deleted"];
+            let at = revision.to_string();
             out.result(
-                &line,
+                &[at.as_bytes(), b"-", b"deleted"],
                 || json!({ "key": bytes(key), "mod_revision": revision.0, "deleted": true }),
             )
         }

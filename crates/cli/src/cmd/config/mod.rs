@@ -45,7 +45,8 @@ fn print(out: &mut Output, kv: &KeyValue) -> Result<(), Failure> {
 
 /// Prints what was written.
 fn print_written(out: &mut Output, key: &Key, revision: Revision) -> Result<(), Failure> {
-    out.result(&[revision.to_string().as_bytes()], || {
-        json!({ "key": bytes(key), "revision": revision.0 })
-    })
+    out.result(
+        &[revision.to_string().as_bytes()],
+        || json!({ "key": bytes(key), "revision": revision.0 }),
+    )
 }

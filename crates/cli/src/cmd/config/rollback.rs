@@ -13,7 +13,9 @@ pub(super) async fn run(
     args: args::RollBack,
 ) -> Result<ExitCode, Failure> {
     let key = Key::from(args.name.into_vec());
-    let written = client.config_rollback(&key, Revision(args.revision)).await?;
+    let written = client
+        .config_rollback(&key, Revision(args.revision))
+        .await?;
     print_written(out, &key, written)?;
     Ok(ExitCode::SUCCESS)
 }

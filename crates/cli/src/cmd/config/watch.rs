@@ -15,7 +15,7 @@ use crate::{
 pub(super) async fn run(
     client: &Client,
     out: &mut Output,
-    args: args::EditDocument,
+    args: args::FormattedDocument,
 ) -> Result<ExitCode, Failure> {
     let key = Key::from(args.name.into_vec());
     let format = DocumentFormat::of(args.format, &key);
@@ -49,7 +49,10 @@ fn show(out: &mut Output, format: Format, kv: &KeyValue) -> Result<(), Failure> 
     match format.check(&kv.value) {
         Ok(()) => print(out, kv),
         Err(error) => {
-            complain(&format!("{} at revision {}: {error}", kv.key, kv.mod_revision));
+            complain(&format!(
+                "{} at revision {}: {error}",
+                kv.key, kv.mod_revision
+            ));
             Ok(())
         }
     }
