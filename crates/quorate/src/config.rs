@@ -10,20 +10,21 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
 use self::{cache::Cache, follow::begin};
 pub use self::{
     format::Format,
     watch::{ConfigWatch, Rejected, Rejection, Update},
 };
-use crate::{Client, Error, ErrorKind, Key, KeyRange, KeyValue, Present, Result, Revision};
+use crate::{Client, Key, KeyRange, Present, Result, Revision};
 
 mod cache;
 mod fields;
 mod follow;
 mod format;
 mod watch;
+mod write;
 
 /// A typed configuration in the store: a document in one key, or the keys of a prefix as the fields of
 /// a struct. See [`Client::config`] and [`Client::config_prefix`].
@@ -338,90 +339,6 @@ impl<T> Config<T> {
     pub fn format(mut self, format: Format) -> Self {
         self.format = format;
         self
-    }
-
-    fn encode(&self, value: &T) -> Result<String>
-    where
-        T: Serialize,
-    {
-        let refused = |why: String| {
-            let message = format!("the new value of {}: {why}", self.name);
-            Error::new(ErrorKind::InvalidArgument, message)
-        };
-        self.check(value).map_err(refused)?;
-        self.format.encode(value).map_err(refused)
-    }
-}
-
-impl<T> Config<T>
-where
-    T: Serialize + DeserializeOwned + Send + Sync + 'static,
-{
-    /// Writes a value, whatever is there, and returns the revision of the write.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a value that the validator refuses or the
-    /// format cannot express; otherwise as [`Client::put`].
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped the write may or may not happen.
-    pub async fn set(&self, value: &T) -> Result<Revision> {
-        let document = self.encode(value)?;
-        self.client.put(&self.name, document).await
-    }
-
-    /// Reads the value, lets `change` change it, and writes it only if nobody wrote meanwhile; else
-    /// begins again. Returns the revision of the write, or of what is there if nothing was changed.
-    ///
-    /// The new document is made from the value: comments, and fields that the type does not know, are
-    /// not in it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Config::get`] and [`Config::set`]. An [indefinite](Error::is_indefinite) error is not
-    /// repeated: the change may be in place.
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped the last write may or may not happen.
-    pub async fn update(&self, mut change: impl FnMut(&mut T)) -> Result<Revision> {
-        let mut failure = None;
-        let mut there = Revision::ZERO;
-        let written = self
-            .client
-            .update(&self.name, |present| {
-                there = present.map_or(Revision::ZERO, |kv| kv.mod_revision);
-                let next = self.changed(present, &mut change);
-                next.unwrap_or_else(|error| {
-                    failure = Some(error);
-                    None
-                })
-            })
-            .await?;
-        failure.map_or(Ok(written.unwrap_or(there)), Err)
-    }
-
-    /// The document after the change; `None` if that is as it was.
-    fn changed(
-        &self,
-        present: Option<&KeyValue>,
-        change: &mut impl FnMut(&mut T),
-    ) -> Result<Option<String>> {
-        let state = present.map(|kv| (kv.key.clone(), kv.clone()));
-        let state = state.into_iter().collect();
-        let mut value = match self.decode(&state) {
-            Ok(value) => value,
-            Err(refusal) => {
-                self.default_or(refusal.reject(self, self.revision(&state, Revision::ZERO)))?
-            }
-        };
-        let before = self.format.encode(&value);
-        change(&mut value);
-        let after = self.encode(&value)?;
-        let same = present.is_some() && before.is_ok_and(|before| before == after);
-        Ok((!same).then_some(after))
     }
 }
 

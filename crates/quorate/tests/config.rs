@@ -13,7 +13,7 @@ use quorate::{
     backend::fault::{CallKind, Fate, Partition},
 };
 use serde::{Deserialize, Serialize};
-use support::{until, world::World};
+use support::{etcd::Cluster, until, world::World};
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 struct Limits {
@@ -223,9 +223,10 @@ scenarios! {
         struct To {
             port: u32,
         }
-        let client = world.join().client;
+        let ours = world.join();
+        let client = ours.client.clone();
         let write = |n: u32| {
-            let client = client.clone();
+            let client = world.observer();
             async move {
                 let from = Op::put("cfg/api/from", n.to_string());
                 let to = Op::put("cfg/api/to/port", n.to_string());
@@ -245,6 +246,9 @@ scenarios! {
         let writer = async {
             for n in 1..=100 {
                 write(n).await;
+                if n % 20 == 0 {
+                    ours.faults.cut_watches();
+                }
             }
         };
         let reader = async {
@@ -490,6 +494,21 @@ scenarios! {
         until("it is fresh", async || !watch.is_stale()).await;
     }
 
+    async fn what_the_store_refuses_for_good_ends_a_watch_and_leaves_its_value(world: World) {
+        let ours = world.join();
+        let config = ours.client.config::<Limits>("l").when_down(WhenDown::Wait);
+        config.set(&limits(1)).await.unwrap();
+        let mut watch = config.watch().await.unwrap();
+        let denied = Fate::Refuse(ErrorKind::PermissionDenied);
+        ours.faults.every(CallKind::Watch, denied);
+        ours.faults.cut_watches();
+        for _ in 0..2 {
+            assert_eq!(kind(watch.next().await), ErrorKind::PermissionDenied);
+        }
+        assert_eq!((watch.current().rps, watch.is_stale()), (1, true));
+        assert_eq!(kind(config.watch().await), ErrorKind::PermissionDenied);
+    }
+
     async fn a_dropped_watch_leaves_nothing_running(world: World) {
         let ours = world.join();
         let config = ours.client.config::<Limits>("l");
@@ -668,6 +687,31 @@ mod alone {
             assert_eq!(client.get("k").await.unwrap().unwrap().value, "2");
         }
     }
+}
+
+#[tokio::test]
+async fn a_program_starts_while_every_server_is_down_and_catches_up() {
+    let servers = Cluster::builder().start();
+    let options = ConnectOptions::parse(&servers.endpoint(0)).unwrap();
+    let options = options.timeout(Duration::from_millis(700));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("cache");
+    let config = async || {
+        let client = Client::connect(options.clone()).await.unwrap();
+        client
+            .config::<Limits>("l")
+            .cache(&path, WhenDown::UseCache)
+    };
+    fill_cache(&config().await, &limits(1)).await;
+    servers.kill(0);
+
+    let config = config().await;
+    let mut watch = config.watch().await.unwrap();
+    assert_eq!((watch.current().rps, watch.is_stale()), (1, true));
+    servers.restart(0);
+    until("it is fresh", async || !watch.is_stale()).await;
+    config.set(&limits(2)).await.unwrap();
+    assert_eq!(changed(&mut watch).await.rps, 2);
 }
 
 /// On virtual time only, since these tell how long something takes.
