@@ -199,7 +199,7 @@ impl<T, L> Config<T, L> {
     }
 
     /// The value where the key does not exist, or no key below the prefix; without one that is
-    /// [`NotFound`](ErrorKind::NotFound). A watch that has seen a value keeps it when the key is
+    /// [`NotFound`](crate::ErrorKind::NotFound). A watch that has seen a value keeps it when the key is
     /// deleted, and tells that.
     pub fn default_value(mut self, value: T) -> Self
     where
@@ -244,8 +244,8 @@ where
     ///
     /// # Errors
     ///
-    /// [`NotFound`](ErrorKind::NotFound) if there is none and no [default](Config::default_value);
-    /// [`InvalidData`](ErrorKind::InvalidData) if what is there cannot be decoded or the validator
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is none and no [default](Config::default_value);
+    /// [`InvalidData`](crate::ErrorKind::InvalidData) if what is there cannot be decoded or the validator
     /// refuses it; otherwise as [`Client::get`].
     ///
     /// # Cancel safety
@@ -272,9 +272,9 @@ where
     /// # Errors
     ///
     /// As [`Config::get`]. If the store does not answer it is as [`WhenDown`] says:
-    /// [`Timeout`](ErrorKind::Timeout) if there is no cache to begin with, and
-    /// [`InvalidData`](ErrorKind::InvalidData) if it cannot be used.
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) if the cache should be used and no file was named.
+    /// [`Timeout`](crate::ErrorKind::Timeout) if there is no cache to begin with, and
+    /// [`InvalidData`](crate::ErrorKind::InvalidData) if it cannot be used.
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the cache should be used and no file was named.
     ///
     /// # Cancel safety
     ///

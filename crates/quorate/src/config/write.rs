@@ -14,7 +14,7 @@ where
     /// # Errors
     ///
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a value that the validator refuses or the
-    /// format cannot express; otherwise as [`Client::put`].
+    /// format cannot express; otherwise as [`Client::put`](crate::Client::put).
     ///
     /// # Cancel safety
     ///
