@@ -179,12 +179,13 @@ impl Client {
     }
 
     /// Ends the shared session, and so everything that recipes hold under it, and waits until its
-    /// lease is revoked.
+    /// lease is revoked. Ephemeral keys that live by it do not come back.
     ///
     /// # Errors
     ///
     /// As [`Session::close`](crate::Session::close).
     pub async fn close(&self) -> Result<()> {
+        self.link.core.keeper.close();
         self.link.core.sessions.close().await
     }
 }

@@ -191,6 +191,7 @@ pub mod connect;
 pub mod duration;
 mod election;
 mod elector;
+mod ephemeral;
 mod error;
 mod fenced;
 mod gate;
@@ -199,6 +200,7 @@ mod history;
 mod holder;
 #[cfg(feature = "serde")]
 mod json;
+mod keeper;
 mod kv;
 mod lease;
 mod link;
@@ -214,6 +216,7 @@ mod runtime;
 mod session;
 mod sessions;
 mod shared_watch;
+mod ttl_key;
 mod watch;
 
 pub use changes::{Changes, Snapshot};
@@ -225,6 +228,7 @@ pub use config::{
 pub use connect::ConnectOptions;
 pub use election::{Election, Leader, Leaders, Leadership};
 pub use elector::{Elector, LeaderState, Term};
+pub use ephemeral::{Ephemeral, EphemeralKey, EphemeralState};
 pub use error::{Error, ErrorKind, Result};
 pub use fenced::Fenced;
 pub use gate::TokenGate;
@@ -243,6 +247,7 @@ pub use quorate_engine::{
 };
 pub use runtime::{Moment, Runtime, TokioRuntime};
 pub use session::{Session, SessionState};
+pub use ttl_key::TtlKey;
 pub use watch::Watch;
 
 #[cfg(any(doc, doctest))]
