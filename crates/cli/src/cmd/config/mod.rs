@@ -1,7 +1,16 @@
 //! `config`: configuration for programs that know nothing of the store.
 
+mod debounce;
+mod diff;
 mod exec;
+mod file;
+mod followed;
+mod functions;
+mod patience;
 mod render;
+mod template;
+mod variables;
+mod view;
 
 use std::process::ExitCode;
 
