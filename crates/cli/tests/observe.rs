@@ -11,9 +11,9 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use running::{Running, is_dead, pid, quorate, until};
+use running::{Running, etcd::Cluster, is_dead, pid, quorate, until};
 use serde_json::{Value as Json, json};
-use support::{Place, Ran, etcd::Cluster};
+use support::{Place, Ran};
 use tempfile::TempDir;
 
 fn set(place: &Place, key: &str, value: &str) -> i64 {
