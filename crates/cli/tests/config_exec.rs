@@ -16,15 +16,12 @@ use support::{Place, Ran};
 /// Tells its process and some variables, then waits for its end.
 const SHOW: &str = "echo $$ ${A-none} ${B-none}; exec sleep 1000";
 
+/// Options for tests that need not wait.
+const QUICK: &[&str] = &["--debounce", "50ms"];
+
 fn exec(place: &Place, options: &[&str], command: &[&str]) -> Running {
-    let all = [
-        &["config", "exec", "--debounce", "50ms"],
-        options,
-        &["--"],
-        command,
-    ]
-    .concat();
-    Running::start(place.command(&all))
+    let exec = ["config", "exec"];
+    Running::start(place.command(&[&exec, options, &["--"], command].concat()))
 }
 
 fn shell(place: &Place, options: &[&str], script: &str) -> Running {
@@ -87,7 +84,7 @@ fn a_command_has_the_keys_as_variables_and_its_status_is_passed_through() {
 fn two_keys_of_one_name_are_refused_at_the_start_and_later_change_nothing() {
     let place = Place::new("exec-collision");
     place.ok(&["set", "a", "1"]);
-    let mut running = shell(&place, &[], SHOW);
+    let mut running = shell(&place, QUICK, SHOW);
     let (first, variables) = shown(&running.line());
     assert_eq!(variables, "1 none");
     place.ok(&["set", "A", "2"]);
@@ -135,7 +132,11 @@ fn a_command_that_does_not_end_is_killed_for_the_restart() {
     let place = Place::new("exec-stubborn");
     place.ok(&["set", "a", "1"]);
     let script = "trap '' TERM; echo $$ $A; while :; do sleep 0.01; done";
-    let running = shell(&place, &["--kill-after", "100ms"], script);
+    let running = shell(
+        &place,
+        &["--kill-after", "100ms", "--debounce", "1ms"],
+        script,
+    );
     let (first, _) = shown(&running.line());
     place.ok(&["set", "a", "2"]);
     let (second, variables) = shown(&running.line());
@@ -147,7 +148,7 @@ fn a_command_that_does_not_end_is_killed_for_the_restart() {
 fn a_signal_can_take_the_place_of_a_restart() {
     let place = Place::new("exec-signal");
     let script = "trap 'echo $$ heard' USR1; echo $$ ready; while :; do sleep 0.01; done";
-    let running = shell(&place, &["--signal", "usr1"], script);
+    let running = shell(&place, &["--signal", "usr1", "--debounce", "1ms"], script);
     let (first, _) = shown(&running.line());
     for n in ["1", "2"] {
         place.ok(&["set", "a", n]);
@@ -183,7 +184,7 @@ fn a_signal_during_a_restart_is_the_end() {
     place.ok(&["set", "a", "1"]);
     let script =
         "trap 'echo $$ asked; sleep 0.3; exit 4' TERM; echo $$ $A; while :; do sleep 0.01; done";
-    let mut running = shell(&place, &[], script);
+    let mut running = shell(&place, QUICK, script);
     running.line();
     place.ok(&["set", "a", "2"]);
     let (command, asked) = shown(&running.line());

@@ -53,16 +53,17 @@ fn a_template_asks_for_keys_trees_services_variables_and_json() {
     let mut command = scene.command(&["--once", "--prefix", "cfg/"]);
     command.env("GIVEN", "given");
     let ran = Ran::of(command, b"");
-    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    let told = "quorate: services/api/bad is left out: it has no address\n";
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), told));
     let expected = "\
-10 - true
+10 - True
 cfg/dir/a a A
 cfg/dir/sub/b sub/b <B>
 A <B> 10
 i1 h:1 3 b
 2 0
 given -
-42 [1.5, none, true]
+42 [1.5, None, True]
 ";
     assert_eq!(scene.read(), expected);
 }
@@ -405,7 +406,12 @@ fn a_server_that_is_away_is_waited_for() {
 #[test]
 fn where_nothing_can_be_written_is_told_at_once() {
     let scene = Scene::new("nowhere", "x\n");
-    for destination in ["/no/such/directory/file", "/tmp", "/dev/null/file"] {
+    for destination in [
+        "/no/such/directory/file",
+        "/tmp",
+        "/dev/null",
+        "/dev/null/file",
+    ] {
         let template = scene.template.to_str().unwrap();
         scene
             .place

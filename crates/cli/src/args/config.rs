@@ -36,7 +36,7 @@ pub(crate) struct Render {
     #[arg(long, value_name = "CMD")]
     pub(crate) check: Option<OsString>,
 
-    /// A shell command to run when the file has changed
+    /// A shell command to run when the file has changed; {} and $QUORATE_FILE as in --check
     #[arg(long, value_name = "CMD")]
     pub(crate) reload: Option<OsString>,
 
@@ -142,7 +142,7 @@ The variables are the keys as they all stood at one revision: no part of a trans
 rest. CMD is asked to end with TERM, and killed after --kill-after, before it is started anew. It is not if
 no variable has changed. At the start quorate waits while no server answers; later CMD runs on.
 
-CMD runs in a process group of its own. Signals are passed on to it. After INT, QUIT or TERM it is not started again.
+CMD runs in a process group of its own, and what it leaves behind in that is killed when it ends. Signals are passed on to it. After INT, QUIT or TERM it is not started again.
 It does not outlive quorate, whatever ends that.
 
 Exit status: that of CMD when it ends by itself, 128 and the signal if one ended it; or

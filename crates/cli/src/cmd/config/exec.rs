@@ -135,6 +135,13 @@ impl<'a> Supervisor<'a> {
                 code = self.child.wait() => {
                     return code.map(ExitCode::from).map_err(Failure::System);
                 }
+                // Before the changes: they may never cease.
+                () = debounce.settled(), if follows => {
+                    debounce.clear();
+                    if let Some(code) = self.update(&mut keys).await? {
+                        return Ok(code);
+                    }
+                }
                 observed = observer.try_next(), if follows => {
                     match observed.and_then(|observed| observed.ok_or_else(ended)) {
                         Ok(observed) => {
@@ -145,12 +152,6 @@ impl<'a> Supervisor<'a> {
                             complain(&format!("{error}; changes are no longer followed, CMD runs on"));
                             follows = false;
                         }
-                    }
-                }
-                () = debounce.settled(), if follows => {
-                    debounce.clear();
-                    if let Some(code) = self.update(&mut keys).await? {
-                        return Ok(code);
                     }
                 }
             }

@@ -20,12 +20,17 @@ pub(super) struct Destination {
 impl Destination {
     /// # Errors
     ///
-    /// There is no directory for it, or the path is one itself.
+    /// There is no directory for it, or something is there that is no regular file.
     pub(super) fn new(path: PathBuf, mode: Option<u32>) -> io::Result<Self> {
-        let is_directory = path.is_dir() || path.file_name().is_none();
         let place = directory(&path);
-        if is_directory || !fs::metadata(place).map_err(named(place))?.is_dir() {
-            let error = io::Error::from(ErrorKind::IsADirectory);
+        // To replace a device would be a disaster.
+        let is_file = match fs::metadata(&path) {
+            Ok(metadata) => metadata.is_file(),
+            Err(error) if error.kind() == ErrorKind::NotFound => path.file_name().is_some(),
+            Err(error) => return Err(named(&path)(error)),
+        };
+        if !is_file || !fs::metadata(place).map_err(named(place))?.is_dir() {
+            let error = io::Error::other("it is no regular file");
             return Err(named(&path)(error));
         }
         Ok(Self { path, mode })
@@ -126,8 +131,10 @@ impl Staged {
     pub(super) fn replace(self) -> io::Result<()> {
         let Self { file, path } = self;
         let replaced = file.persist(&path).map_err(|error| error.error);
-        let replaced = replaced.and_then(|_| File::open(directory(&path))?.sync_all());
-        replaced.map_err(named(&path))
+        replaced.map_err(named(&path))?;
+        // Best effort: after a crash of the machine the old file may be back, and is rendered again.
+        let _ = File::open(directory(&path)).and_then(|directory| directory.sync_all());
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use minijinja::{Environment, Error, ErrorKind, Value, value::Kwargs};
@@ -46,9 +46,11 @@ impl Reader {
     fn key(&self, name: &str, options: &Kwargs) -> Result<Value, Error> {
         let default = default(options)?;
         let name = format!("{}{name}", self.prefix);
-        let Some(kvs) = self.look(Dependency::Key(name.clone())) else {
-            return Ok(Value::from(""));
-        };
+        if name.is_empty() {
+            let message = "a key has a name";
+            return Err(Error::new(ErrorKind::InvalidOperation, message));
+        }
+        let kvs = self.look(Dependency::Key(name.clone()))?;
         match (kvs.first(), default) {
             (Some(kv), _) => value(kv).map(Value::from),
             (None, Some(default)) => Ok(default),
@@ -60,7 +62,7 @@ impl Reader {
     /// of each.
     fn keys(&self, prefix: &str) -> Result<Value, Error> {
         let prefix = format!("{}{prefix}", self.prefix);
-        let kvs = self.look(Dependency::Prefix(prefix.clone()));
+        let kvs = self.look(Dependency::Prefix(prefix.clone()))?;
         let entry = |kv: KeyValue| {
             let key = key(&kv)?;
             let name = key.strip_prefix(&prefix).unwrap_or(key);
@@ -70,16 +72,17 @@ impl Reader {
                 ("value", Value::from(value(&kv)?)),
             ]))
         };
-        let entries = kvs.unwrap_or_default().into_iter().map(entry);
-        entries.collect::<Result<Vec<_>, _>>().map(Value::from)
+        kvs.into_iter()
+            .map(entry)
+            .collect::<Result<Vec<_>, _>>()
+            .map(Value::from)
     }
 
     /// `tree(PREFIX)`: what begins so, as maps of maps: the value of PREFIX + `a/b` is `tree(PREFIX).a.b`.
     fn tree(&self, prefix: &str) -> Result<Value, Error> {
         let prefix = format!("{}{prefix}", self.prefix);
         let mut root = BTreeMap::new();
-        let kvs = self.look(Dependency::Prefix(prefix.clone()));
-        for kv in kvs.unwrap_or_default() {
+        for kv in self.look(Dependency::Prefix(prefix.clone()))? {
             let key = key(&kv)?;
             let name = key.strip_prefix(&prefix).unwrap_or(key);
             if !plant(&mut root, name, value(&kv)?) {
@@ -100,10 +103,10 @@ impl Reader {
             return Err(Error::new(ErrorKind::InvalidOperation, message));
         }
         let prefix = format!("services/{name}/");
-        let kvs = self.look(Dependency::Prefix(prefix.clone()));
+        let kvs = self.look(Dependency::Prefix(prefix.clone()))?;
         let mut instances: Vec<Value> = Vec::new();
         let mut warnings = BTreeSet::new();
-        for kv in kvs.unwrap_or_default() {
+        for kv in kvs {
             match Instance::of(&kv, &prefix) {
                 Ok(instance) if instance.draining && !draining => {}
                 Ok(instance) => instances.push(instance.into()),
@@ -116,18 +119,20 @@ impl Reader {
         Ok(Value::from(instances))
     }
 
-    /// The keys; `None` if they are not read yet. Then whatever the template comes to is thrown away.
-    fn look(&self, dependency: Dependency) -> Option<Vec<KeyValue>> {
+    /// The keys. If they are not read yet this is an error that ends the rendering: what is asked for later
+    /// may depend on them.
+    fn look(&self, dependency: Dependency) -> Result<Vec<KeyValue>, Error> {
         let mut lookups = self.lock();
-        let kvs = lookups.view.get(&dependency).map(<[_]>::to_vec);
-        if kvs.is_none() {
-            lookups.missing.insert(dependency.clone());
+        lookups.used.insert(dependency.clone());
+        if let Some(kvs) = lookups.view.get(&dependency) {
+            return Ok(kvs.to_vec());
         }
-        lookups.used.insert(dependency);
-        kvs
+        lookups.missing = Some(dependency);
+        let message = "the keys are not read yet";
+        Err(Error::new(ErrorKind::InvalidOperation, message))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Lookups> {
+    fn lock(&self) -> MutexGuard<'_, Lookups> {
         self.lookups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -190,7 +195,7 @@ impl From<Instance> for Value {
 
 /// A node of what [`Reader::tree`] returns.
 enum Node {
-    Branch(BTreeMap<String, Node>),
+    Branch(BTreeMap<String, Self>),
     Leaf(String),
 }
 

@@ -54,6 +54,7 @@ pub(super) async fn run(
         Ok(attempt) => attempt?,
         Err(signal) => return Ok(signalled(signal)),
     };
+    attempt.tell_warnings();
     let text = attempt.result.map_err(invalid)?;
     if args.dry_run {
         return renderer.target.show(out, &text);
@@ -102,11 +103,12 @@ impl Renderer<'_> {
                         self.read_again(args);
                         break;
                     }
+                    // Before the changes: they may never cease.
+                    () = debounce.settled() => break,
                     changed = followed.changed(revision) => {
                         changed?;
                         debounce.touch();
                     }
-                    () = debounce.settled() => break,
                     () = sleep(RETRY), if !is_written => break,
                 }
             }
@@ -116,9 +118,7 @@ impl Renderer<'_> {
     /// Writes what was rendered, or tells why not; false if it may be written later. An error is the
     /// signal that came meanwhile.
     async fn write(&mut self, attempt: Attempt, signals: &mut Signals) -> Result<bool, Signal> {
-        for warning in &attempt.lookups.warnings {
-            complain(warning);
-        }
+        attempt.tell_warnings();
         let text = match attempt.result {
             Ok(text) => text,
             Err(message) => {
@@ -155,33 +155,37 @@ impl Renderer<'_> {
         }
     }
 
-    /// Renders once, with all keys as they stand at one revision: what is missing is read and the template
-    /// begun anew, until nothing is.
+    /// Renders once, with all keys as they stand at one revision.
     async fn attempt(&mut self) -> Result<Attempt> {
         /// How often it begins at a newer revision because the store has forgotten that of the first read.
         const BEGINNINGS: usize = 5;
 
         let mut beginnings = 1;
-        'begin: loop {
-            let mut attempt = Attempt::default();
-            let mut wanted = self.used.clone();
-            loop {
-                let mut view = attempt.lookups.view;
-                match view.read(self.client, wanted).await {
-                    Ok(()) => {}
-                    Err(error) if is_forgotten(&error, &view) && beginnings < BEGINNINGS => {
-                        beginnings += 1;
-                        continue 'begin;
-                    }
-                    Err(error) => return Err(error),
+        loop {
+            let mut view = View::default();
+            match self.attempt_with(&mut view).await {
+                Err(error) if is_forgotten(&error, &view) && beginnings < BEGINNINGS => {
+                    beginnings += 1;
                 }
-                attempt = self.template.render(view);
-                wanted = std::mem::take(&mut attempt.lookups.missing);
-                if wanted.is_empty() {
-                    self.used.clone_from(&attempt.lookups.used);
-                    return Ok(attempt);
-                }
+                attempt => return attempt,
             }
+        }
+    }
+
+    /// Renders, reads what the template has asked for in vain, and begins anew until it has all. What was
+    /// used last time is read beforehand.
+    async fn attempt_with(&mut self, view: &mut View) -> Result<Attempt> {
+        for dependency in &self.used {
+            view.read(self.client, dependency.clone()).await?;
+        }
+        loop {
+            let mut attempt = self.template.render(std::mem::take(view));
+            let Some(missing) = attempt.lookups.missing.take() else {
+                self.used.clone_from(&attempt.lookups.used);
+                return Ok(attempt);
+            };
+            *view = attempt.lookups.view;
+            view.read(self.client, missing).await?;
         }
     }
 }

@@ -17,6 +17,7 @@ use super::{
     functions,
     view::{Dependency, View},
 };
+use crate::failure::complain;
 
 /// A template that can be rendered.
 #[derive(Debug)]
@@ -32,7 +33,8 @@ pub(super) struct Template {
 pub(super) struct Lookups {
     pub(super) view: View,
     pub(super) used: BTreeSet<Dependency>,
-    pub(super) missing: BTreeSet<Dependency>,
+    /// What it has asked for last, if that is not in the view.
+    pub(super) missing: Option<Dependency>,
     pub(super) warnings: BTreeSet<String>,
 }
 
@@ -40,16 +42,15 @@ pub(super) struct Lookups {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) lookups: Lookups,
-    /// The text, or a message with file and line. It is good for nothing while keys are missing in the view.
+    /// The text, or a message with file and line; that is no error of the template while keys are missing.
     pub(super) result: Result<String, String>,
 }
 
-impl Default for Attempt {
-    /// What there is before the first.
-    fn default() -> Self {
-        Self {
-            lookups: Lookups::default(),
-            result: Ok(String::new()),
+impl Attempt {
+    /// Tells people what was left out.
+    pub(super) fn tell_warnings(&self) {
+        for warning in &self.lookups.warnings {
+            complain(warning);
         }
     }
 }
@@ -67,7 +68,7 @@ impl Template {
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_syntax(syntax());
         environment.set_debug(true);
-        environment.set_loader(path_loader(path.parent().unwrap_or(Path::new("."))));
+        environment.set_loader(path_loader(path.parent().unwrap_or(path)));
         functions::add(&mut environment, &lookups, prefix);
         environment
             .add_template_owned(name.clone(), source)

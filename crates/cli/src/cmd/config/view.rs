@@ -1,6 +1,6 @@
 //! What a template has read, all of it at one revision.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
 use quorate::{Client, KeyRange, KeyValue, Range, Result, Revision};
@@ -44,21 +44,15 @@ impl View {
     /// # Errors
     ///
     /// As [`Client::pages`]; the revision may be compacted away by now.
-    pub(super) async fn read(
-        &mut self,
-        client: &Client,
-        dependencies: BTreeSet<Dependency>,
-    ) -> Result<()> {
-        for dependency in dependencies {
-            let range = Range::new(dependency.keys()).revision(self.revision);
-            let mut pages = client.pages(range);
-            let mut kvs = Vec::new();
-            while let Some(page) = pages.try_next().await? {
-                self.revision = page.header.revision;
-                kvs.extend(page.kvs);
-            }
-            self.read.insert(dependency, kvs);
+    pub(super) async fn read(&mut self, client: &Client, dependency: Dependency) -> Result<()> {
+        let range = Range::new(dependency.keys()).revision(self.revision);
+        let mut pages = client.pages(range);
+        let mut kvs = Vec::new();
+        while let Some(page) = pages.try_next().await? {
+            self.revision = page.header.revision;
+            kvs.extend(page.kvs);
         }
+        self.read.insert(dependency, kvs);
         Ok(())
     }
 }
