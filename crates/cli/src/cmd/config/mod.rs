@@ -1,12 +1,21 @@
 //! `config`: documents, and configuration for programs that know nothing of the store.
 
+mod debounce;
+mod diff;
 mod edit;
 mod exec;
+mod file;
+mod followed;
+mod functions;
 mod get;
 mod history;
+mod patience;
 mod render;
 mod rollback;
 mod set;
+mod template;
+mod variables;
+mod view;
 mod watch;
 
 use std::process::ExitCode;
