@@ -5,14 +5,22 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args as Group, Parser, Subcommand};
 use quorate::{LeaseId, duration::parse_duration};
 
-pub(crate) use self::hold::{Elect, Lock, Locks};
+pub(crate) use self::{
+    config::{ConfigCommand, Exec, Render},
+    document::{Document, DocumentFormat, FormattedDocument, GetDocument, RollBack, SetDocument},
+    hold::{Elect, Lock, Locks},
+    observe::Observe,
+};
 use crate::{
     failure::{STATUSES, invalid},
     guardian,
     output::Format,
 };
 
+mod config;
+mod document;
 mod hold;
+mod observe;
 
 #[derive(Parser)]
 #[command(
@@ -98,6 +106,9 @@ A DURATION is a number with ms, s, m or h, such as 500ms; a number alone is seco
 pub(crate) enum Verb {
     /// Drop the history before a revision; what is current stays
     Compact(Compact),
+    /// Read and write configuration, and bring it to programs: files from templates, environment variables
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Delete a key, and print how many there were; none is no failure
     Delete(Delete),
     /// Show and check what locks and elections promise, on mem: unless --url or -s name a store
@@ -130,6 +141,8 @@ pub(crate) enum Verb {
     List(List),
     /// Print the members of the cluster
     Members,
+    /// Print the keys that begin with PREFIX, then every change of them, for ever
+    Observe(Observe),
     /// Write a key, and print the revision of the write
     Set(Set),
     /// Print the status of the member that answers

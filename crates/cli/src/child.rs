@@ -58,16 +58,26 @@ impl Child {
         K: AsRef<OsStr>,
         V: AsRef<OsStr>,
     {
+        let mut command = Command::new(program);
+        command.args(args).envs(envs);
+        Self::start(command, guardian, signals)
+    }
+
+    /// As [`spawn`](Child::spawn), of a command that was put together elsewhere.
+    pub(crate) fn start(
+        mut command: Command,
+        guardian: Guardian,
+        signals: Signals,
+    ) -> Result<Self, NotStarted> {
+        let program = command.as_std().get_program().to_owned();
         let not_started = |error| NotStarted {
-            program: program.to_owned(),
+            program: program.clone(),
             error,
         };
         let children = unix::signal(SignalKind::child()).map_err(not_started)?;
         // Before it starts: a command that reads the terminal from the background would be stopped.
         let terminal = Terminal::hand_over(guardian.group());
-        let process = Command::new(program)
-            .args(args)
-            .envs(envs)
+        let process = command
             .process_group(guardian.group().as_raw())
             .spawn()
             .map_err(not_started)?;
@@ -199,6 +209,10 @@ pub(crate) struct NotStarted {
 }
 
 impl NotStarted {
+    pub(crate) const fn new(program: OsString, error: io::Error) -> Self {
+        Self { program, error }
+    }
+
     /// The exit code that shells have for it.
     pub(crate) fn code(&self) -> u8 {
         match self.error.kind() {
@@ -222,7 +236,7 @@ impl fmt::Display for NotStarted {
 }
 
 /// The exit code that stands for a status: 128 and the signal, if one ended the process.
-fn exit_code(status: ExitStatus) -> u8 {
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| Some(128 + status.signal()?));
     code.and_then(|code| u8::try_from(code).ok())
         .unwrap_or(u8::MAX)

@@ -12,6 +12,7 @@ mod connection;
 mod failure;
 mod guardian;
 mod hold;
+mod hook;
 mod output;
 mod signals;
 mod tree;

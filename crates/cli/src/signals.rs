@@ -16,8 +16,13 @@ pub(crate) struct Signals(Vec<(Signal, unix::Signal)>);
 impl Signals {
     /// Begins to listen. What came before has had its usual effect.
     pub(crate) fn new() -> io::Result<Self> {
+        Self::of(FORWARDED)
+    }
+
+    /// Begins to listen to some signals alone.
+    pub(crate) fn of(signals: &[Signal]) -> io::Result<Self> {
         let ignored = ignored();
-        FORWARDED
+        signals
             .iter()
             .filter(|&&signal| ignored >> (signal as i32 - 1) & 1 == 0)
             .map(|&signal| Ok((signal, unix::signal(SignalKind::from_raw(signal as i32))?)))

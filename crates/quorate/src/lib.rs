@@ -31,6 +31,7 @@
 //! | [`Elector`], [`Election::run`] | [`Term`] | campaigns again after every loss; a task that runs only while it leads |
 //! | [`Fenced`] | that of the lock or the leadership | a value in etcd that only the present holder reads and writes |
 //! | [`TokenGate`] | none | keeps former holders away from a resource outside etcd |
+//! | [`Config`] | [`ConfigWatch`] | typed configuration in a key or a prefix that programs take over without a restart |
 //! | [`Session`] | itself | a lease kept alive, and until when it may be relied on |
 //! | [`Watch`] | none | every change of keys, in order, across disconnects |
 //! | [`Client`] | none | reads, writes, conditional writes, transactions, leases, administration |
@@ -133,7 +134,7 @@
 //! - No high-frequency mutex: each change of holder is a write that a cluster agrees on.
 //! - No database layer: keys and values are bytes, and a transaction is one request.
 //! - No client for etcd's version 2 interface.
-//! - Not yet: ephemeral keys, service registration and discovery, observers, shared configuration, health.
+//! - Not yet: ephemeral keys, service registration and discovery, observers, health.
 //!
 //! # Layout
 //!
@@ -143,6 +144,7 @@
 //! - `client`: [`Client`]; its verbs are in `kv` (keys), `lease`, `watch` and `admin` (members, users)
 //! - `session`, `loss`: [`Session`] and why it or a guard was lost
 //! - `lock`, `election`, `elector`, `fenced`, `gate`, `holder`: the recipes
+//! - `config`, `history`: shared configuration, and the former values of a key
 //! - `error`: [`Error`] and [`ErrorKind`]
 //! - `runtime`: [`Runtime`], the clock, randomness and tasks of one client
 //! - [`backend`]: the contract with a store, and the stores that fulfil it
@@ -161,6 +163,8 @@
 //!   and none of gRPC is built.
 //! - **raw**: the generated gRPC clients on a connection of the pool, from [`Client::etcd`], for what this library does not offer. They are those of crate `quorate-wire` and outside of semantic
 //!   versioning; nothing is retried, renewed or timed.
+//! - **config**: [`Config`], shared configuration that programs take over without a restart; brings serde,
+//!   TOML and YAML.
 //! - **serde**: [`Client::get_json`], [`Client::put_json`] and [`Client::update_json`].
 //! - **testing**: [`backend::fault`], an adapter that fails on demand, and the conformance suite that every
 //!   [`Backend`](backend::Backend) has to pass.
@@ -168,7 +172,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The pages link to what every feature has.
 #![cfg_attr(
-    not(all(feature = "raw", feature = "testing")),
+    not(all(feature = "config", feature = "raw", feature = "testing")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
@@ -178,6 +182,8 @@ pub mod backend;
 mod changes;
 mod claim;
 mod client;
+#[cfg(feature = "config")]
+mod config;
 #[cfg(feature = "testing")]
 pub mod conformance;
 pub mod connect;
@@ -190,6 +196,7 @@ mod error;
 mod fenced;
 mod gate;
 mod health;
+mod history;
 mod holder;
 #[cfg(feature = "serde")]
 mod json;
@@ -214,6 +221,10 @@ mod watch;
 
 pub use changes::{Changes, Snapshot};
 pub use client::Client;
+#[cfg(feature = "config")]
+pub use config::{
+    Config, ConfigWatch, Document, Fields, Format, Rejected, Rejection, Update, WhenDown,
+};
 pub use connect::ConnectOptions;
 pub use election::{Election, Leader, Leaders, Leadership};
 pub use elector::{Elector, LeaderState, Term};
@@ -222,6 +233,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use fenced::Fenced;
 pub use gate::TokenGate;
 pub use health::{Health, HealthCheck, HealthMonitor, HealthReport, MemberHealth, Problem, Reason};
+pub use history::History;
 pub use holder::Holder;
 pub use kv::{DeleteResult, Pages, PutResult, Swap, Transaction};
 pub use lock::{Lock, LockGuard};

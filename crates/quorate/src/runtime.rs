@@ -117,6 +117,22 @@ impl Runtime for TokioRuntime {
     }
 }
 
+/// Does what may block, such as writing a file, where no task waits for it but this one.
+#[cfg(feature = "config")]
+pub(crate) async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> crate::Result<R> + Send + 'static,
+) -> crate::Result<R> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return work();
+    }
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            let message = "what was to be done aside did not end";
+            Err(crate::Error::new(crate::ErrorKind::Internal, message).because(error))
+        })
+}
+
 /// How long the machine has been suspended since it was started, where that can be told.
 #[cfg(target_os = "linux")]
 fn time_suspended() -> Duration {

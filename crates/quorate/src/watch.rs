@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,8 +15,8 @@ use futures_util::{
 };
 
 use crate::{
-    Client, Error, ErrorKind, Header, Moment, Result, Revision, WatchBatch, WatchRequest,
-    backend::WatchStream, link::Link, retry::Backoff,
+    Client, Error, ErrorKind, Event, Header, KeyRange, Moment, Result, Revision, WatchBatch,
+    WatchRequest, backend::WatchStream, link::Link, retry::Backoff,
 };
 
 /// How long a watch may be silent before it is asked for a sign of life.
@@ -92,6 +92,53 @@ impl fmt::Debug for Watch {
     }
 }
 
+/// Reads all changes of past revisions, from `first` to `last`, and perhaps some later ones.
+pub(crate) async fn replay(
+    link: &Link,
+    keys: KeyRange,
+    first: Revision,
+    last: Revision,
+) -> Result<Vec<Event>> {
+    /// How long the watch has to be silent before the server is asked whether it has told all. Servers
+    /// before etcd 3.4.25 and 3.5.8 say so too early, but not by that much.
+    const QUIET: Duration = Duration::from_millis(300);
+
+    let runtime = link.runtime();
+    let patience = link.settings().call_timeout;
+    let mut feed = Feed::new(link, WatchRequest::new(keys).start(first), Resume::Exactly);
+    let mut events: Vec<Event> = Vec::new();
+    let mut is_open = false;
+    let mut deadline = runtime.now() + patience;
+    loop {
+        let signal = if is_open {
+            let quiet = runtime.sleep_until(runtime.now() + QUIET);
+            match select(pin!(feed.next()), quiet).await {
+                Either::Left((signal, _)) => Some(signal?),
+                Either::Right(((), _)) => None,
+            }
+        } else {
+            Some(feed.next().await?)
+        };
+        match signal {
+            Some(Signal::Opened(_)) => is_open = true,
+            Some(Signal::Broken) => is_open = false,
+            Some(Signal::Batch(batch)) => {
+                events.extend(batch.events);
+                deadline = runtime.now() + patience;
+                if events.last().is_some_and(|event| event.revision() >= last) {
+                    return Ok(events);
+                }
+            }
+            None if feed.told >= last => return Ok(events),
+            None => feed.ask(),
+        }
+        if runtime.now() >= deadline {
+            let message = format!("the past was not told: no answer in {patience:?}");
+            return Err(Error::new(ErrorKind::Timeout, message));
+        }
+    }
+}
+
 /// What to do about the changes that happen while a feed is disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resume {
@@ -121,6 +168,8 @@ pub(crate) struct Feed {
     /// The first revision not seen yet; zero before the first stream, and always if the feed
     /// resumes from now.
     next: Revision,
+    /// The revision up to which the server said that it has told all.
+    told: Revision,
     /// The cluster in which everything before `next` was seen; zero if that is not known.
     cluster_id: u64,
     /// How often the store had changed by then.
@@ -147,6 +196,7 @@ impl Feed {
         Self {
             link: link.clone(),
             next: request.start,
+            told: Revision::ZERO,
             request,
             resume,
             cluster_id: 0,
@@ -202,6 +252,9 @@ impl Feed {
             match open.next(&self.link).await {
                 Some(Ok(mut batch)) => {
                     self.backoff.reset();
+                    if batch.events.is_empty() {
+                        self.told = self.told.max(batch.header.revision);
+                    }
                     if self.resume == Resume::Exactly {
                         // A server that repeats itself after a reconnect is not repeated.
                         batch.events.retain(|event| event.revision() >= self.next);
@@ -242,6 +295,13 @@ impl Feed {
             alarm: None,
         });
         Ok(())
+    }
+
+    /// Asks the server up to which revision it has told all.
+    fn ask(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.stream.request_progress();
+        }
     }
 
     /// Gives up the stream.

@@ -1,6 +1,7 @@
 //! The verbs, one a file.
 
 mod compact;
+mod config;
 mod delete;
 mod demo;
 mod elect;
@@ -12,6 +13,7 @@ mod list;
 mod lock;
 mod locks;
 mod members;
+mod observe;
 mod set;
 mod status;
 mod txn;
@@ -36,6 +38,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Compact(args) => compact::run(client, out, &args).await,
+        Verb::Config(command) => config::run(client, out, command).await,
         Verb::Delete(args) => delete::run(client, out, args).await,
         Verb::Demo => demo::run(client, out).await,
         Verb::Elect(args) => elect::run(client, out, args).await,
@@ -48,6 +51,7 @@ pub(crate) async fn run(
         Verb::Lease(verb) => lease::run(client, out, verb).await,
         Verb::List(args) => list::run(client, out, args).await,
         Verb::Members => members::run(client, out).await,
+        Verb::Observe(args) => observe::run(client, out, args).await,
         Verb::Set(args) => set::run(client, out, args).await,
         Verb::Status(args) => status::run(client, out, &args).await,
         Verb::Txn => txn::run(client, out).await,
