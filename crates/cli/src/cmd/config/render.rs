@@ -175,9 +175,7 @@ impl Renderer<'_> {
     /// Renders, reads what the template has asked for in vain, and begins anew until it has all. What was
     /// used last time is read beforehand.
     async fn attempt_with(&mut self, view: &mut View) -> Result<Attempt> {
-        for dependency in &self.used {
-            view.read(self.client, dependency.clone()).await?;
-        }
+        view.read_all(self.client, &self.used).await?;
         loop {
             let mut attempt = self.template.render(std::mem::take(view));
             let Some(missing) = attempt.lookups.missing.take() else {
