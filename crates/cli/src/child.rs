@@ -187,7 +187,7 @@ impl Child {
             let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG;
             let status = waitid(Id::Pid(Pid::from_raw(pid)), flags);
             if matches!(status, Ok(WaitStatus::Stopped(_, Signal::SIGTSTP))) {
-                eprintln!("quorate: a command cannot be suspended while it holds; it continues");
+                eprintln!("quorate: a command cannot be suspended here; it continues");
                 self.signal(Signal::SIGCONT);
             }
         }

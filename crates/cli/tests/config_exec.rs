@@ -116,9 +116,7 @@ fn a_burst_of_changes_restarts_the_command_once_and_no_change_not_at_all() {
     place.ok(&["set", "a", "0"]);
     let running = shell(&place, &["--debounce", "500ms", "--splay", "10ms"], SHOW);
     let (first, _) = shown(&running.line());
-    for n in 1..=8 {
-        place.ok(&["set", "a", &n.to_string()]);
-    }
+    write(place.url(), &["a"], 8);
     let (second, variables) = shown(&running.line());
     assert_eq!(variables, "8 none");
     assert!(is_dead(first));
@@ -200,7 +198,7 @@ fn a_signal_during_a_restart_is_the_end() {
 fn no_command_has_half_of_a_transaction() {
     let place = Place::new("exec-half");
     let url = place.url().to_owned();
-    let writing = thread::spawn(move || write_transactions(&url));
+    let writing = thread::spawn(move || write(&url, &["a", "b"], LAST));
     until("the first is written", || {
         place.run(&["get", "a"]).code == Some(0)
     });
@@ -223,16 +221,15 @@ fn no_command_has_half_of_a_transaction() {
 
 const LAST: u32 = 400;
 
+/// Writes 1, 2 and so on to keys, all at once.
 #[tokio::main(flavor = "current_thread")]
-async fn write_transactions(url: &str) {
+async fn write(url: &str, keys: &[&str], last: u32) {
     let client = Client::connect(url).await.unwrap();
-    for n in 1..=LAST {
-        let value = n.to_string();
-        let txn = client.txn().then(Op::put("a", value.as_str()));
-        txn.then(Op::put("b", value.as_str()))
-            .commit()
-            .await
-            .unwrap();
+    for n in 1..=last {
+        let txn = client.txn();
+        let put = |key: &&str| Op::put(*key, n.to_string());
+        let txn = keys.iter().map(put).fold(txn, |txn, put| txn.then(put));
+        txn.commit().await.unwrap();
     }
 }
 

@@ -95,7 +95,7 @@ pub(crate) struct Exec {
     pub(crate) debounce: Duration,
 
     /// Wait at random for up to this long more, so that not all machines restart at once
-    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = parse_duration, hide_default_value = true)]
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = parse_duration)]
     pub(crate) splay: Duration,
 
     /// How long CMD may take to end for a restart before it is killed
@@ -116,14 +116,15 @@ pub(crate) struct Exec {
 }
 
 const RENDER: &str = "\
-Templates are in the language of Jinja; see https://docs.rs/minijinja. What is undefined is an error. They
-have these functions beside the usual ones:
+Templates are in the language of Jinja; see https://docs.rs/minijinja. What is undefined is an
+error. They have these functions beside the usual ones:
 
   key(NAME, default=..)    the value of a key; a missing one is an error unless there is a default
-  keys(PREFIX)             what begins so, as a list: each has key, name (the rest of it) and value
-  tree(PREFIX)             the same as maps of maps: the value of PREFIX + a/b is tree(PREFIX).a.b
-  service(NAME)            the instances at services/NAME/ID as a list: each has id, address, metadata,
-                           weight and draining; those that drain only with draining=true
+  keys(PREFIX)             what begins so, as a list: each has key, name (the rest of it), value
+  tree(PREFIX)             the same as maps of maps: of PREFIX + a/b it is tree(PREFIX).a.b
+  service(NAME)            the instances at services/NAME/ID as a list: each has id, address,
+                           metadata, weight, draining; all but those that drain, or with
+                           draining=true these too
   env(NAME, default=..)    a variable of quorate's environment
   json(TEXT), TEXT | json  what a JSON text holds
 
@@ -131,15 +132,15 @@ have these functions beside the usual ones:
   server {{ api.address }} weight={{ api.weight }};
   {% endfor %}
 
-Exactly the keys that a rendering used are followed. All of them are read at one revision, so that no part
-of a transaction is seen without the rest. A line with nothing but {% .. %} on it leaves no line behind.
-{% include %} looks beside the template.
+Exactly the keys that a rendering used are followed. All of them are read at one revision: no
+part of a transaction is seen without the rest. A line with nothing but {% .. %} on it leaves no
+line behind. {% include %} looks beside the template.
 
-DEST is replaced as a whole, after its new content is safe on the disk. Nothing is done if it has that
-content already. An error of the template or of --check is told, and DEST stays as it is until the keys
-change. A --reload that failed is run again after the next change of a key. Without --once it waits
-while no server answers. SIGHUP reads the template again; if it is no good the one before is kept. INT and
-TERM are passed on to a running CMD, and are the end.
+DEST is replaced as a whole, after its new content is safe on the disk. Nothing is done if it has
+that content already. An error of the template or of --check is told, and DEST stays as it is
+until the keys change. A --reload that failed is run again after the next change. Without --once
+it waits while no server answers. SIGHUP reads the template again; if it is no good the one before
+is kept. INT, QUIT and TERM are passed on to a running CMD, and are the end.
 
 Exit status, of --once and --dry-run:
    0  DEST is as it should be
@@ -152,17 +153,19 @@ const RENDER_STATUSES: &str = "\
 --help tells what templates can ask for, and what --once exits with.";
 
 const EXEC: &str = "\
-The name of a variable is the rest of its key in upper case, with _ for each of / - and . in it: with
---prefix cfg/ the key cfg/db/max-conns is DB_MAX_CONNS. What makes no name, or has a zero byte in its value,
-is left out, and that is told. If two keys make the same name it ends at the start with status 2; later
-it is told, and CMD runs on with what it has until that is mended.
+The name of a variable is the rest of its key in upper case, with _ for each of / - and . in it:
+with --prefix cfg/ the key cfg/db/max-conns is DB_MAX_CONNS. What makes no name, or has a zero
+byte in its value, is left out, and that is told. If two keys make the same name it ends at the
+start with status 2; later it is told, and CMD runs on with what it has until that is mended.
 
-The variables are the keys as they all stood at one revision: no part of a transaction is seen without the
-rest. CMD is asked to end with TERM, and killed after --kill-after, before it is started anew. It is not if
-no variable has changed. At the start quorate waits while no server answers; later CMD runs on.
+The variables are the keys as they all stood at one revision: no part of a transaction is seen
+without the rest. CMD is asked to end with TERM, and killed after --kill-after, before it is
+started anew. It is not if no variable has changed. At the start quorate waits while no server
+answers; later CMD runs on.
 
-CMD runs in a process group of its own, and what it leaves behind in that is killed when it ends. Signals are passed on to it. After INT, QUIT or TERM it is not started again.
-It does not outlive quorate, whatever ends that.
+CMD runs in a process group of its own, and what it leaves behind in that is killed when it ends.
+Signals are passed on to it. After INT, QUIT or TERM it is not started again. It does not outlive
+quorate, whatever ends that.
 
 Exit status: that of CMD when it ends by itself, 128 and the signal if one ended it; or
  126  CMD cannot be executed

@@ -69,24 +69,25 @@ const SHORT: &str = "--timeout bounds requests, not how long this goes on.";
 const LONG: &str = "\
 Every change is told once and in order, whatever becomes of connections and servers. The lines are
 
-  reset<tab>REVISION               forget what was told: these are the keys now
-  key<tab>KEY<tab>VALUE            one of them
-  put<tab>KEY<tab>VALUE            a change; with --prev a tab and the value before, if there was one
-  delete<tab>KEY                   a change; likewise
+  reset<tab>REVISION         forget what was told: these are the keys now
+  key<tab>KEY<tab>VALUE      one of them
+  put<tab>KEY<tab>VALUE      a change; with --prev a tab and the value before, if there was one
+  delete<tab>KEY             a change; likewise
 
-It begins with a reset unless a --from option is given. A later one means that changes were lost for
-good: compacted away while there was no connection, or undone by a backup. With -o json a reset is one
-object with all keys in \"kvs\".
+It begins with a reset unless a --from option is given. A later one means that changes were lost
+for good: compacted away while there was no connection, or undone by a backup. With -o json a
+reset is one object with all keys in \"kvs\".
 
 A CMD gets the event as such an object, one line, on its standard input, and in its environment
   QUORATE_EVENT        put, delete or reset
   QUORATE_REVISION     of the change
   QUORATE_KEY, QUORATE_VALUE, QUORATE_PREV_VALUE
-                       what there is of it. One with a zero byte, or above 64 KiB, is left out, and the
-                       same name with _OMITTED is \"nul\" or \"large\"
-One CMD runs at a time; events wait for it, on the server if they are many. If it fails that is told and
-the next event follows, unless --stop-on-failure is given. A signal that asks to end is passed on to CMD,
-and when that has ended no other is run.
+                       what there is of it. One with a zero byte, or above 64 KiB, is left out,
+                       and the same name with _OMITTED is \"nul\" or \"large\"
+
+One CMD runs at a time; events wait for it, on the server if they are many. If it fails that is
+told and the next event follows, unless --stop-on-failure is given. A signal that asks to end is
+passed on to CMD, and when that has ended no other is run.
 
 --timeout bounds requests, not how long this goes on.
 

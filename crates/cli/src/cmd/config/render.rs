@@ -175,9 +175,7 @@ impl Renderer<'_> {
     /// Renders, reads what the template has asked for in vain, and begins anew until it has all. What was
     /// used last time is read beforehand.
     async fn attempt_with(&mut self, view: &mut View) -> Result<Attempt> {
-        for dependency in &self.used {
-            view.read(self.client, dependency.clone()).await?;
-        }
+        view.read_all(self.client, &self.used).await?;
         loop {
             let mut attempt = self.template.render(std::mem::take(view));
             let Some(missing) = attempt.lookups.missing.take() else {
@@ -313,6 +311,26 @@ const ENDING: &[Signal] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_revision_that_is_compacted_away_is_begun_anew() {
+        let client = Client::connect("mem:").await.unwrap();
+        let key = |name: &str| Dependency::Key(name.to_owned());
+        client.put("a", "1").await.unwrap();
+        let mut view = View::default();
+        view.read(&client, key("a")).await.unwrap();
+        let newest = client.put("a", "2").await.unwrap();
+        client.compact(newest, true).await.unwrap();
+        let error = view.read(&client, key("b")).await.unwrap_err();
+        assert!(is_forgotten(&error, &view));
+        // What is wrong from the first read on stays so.
+        assert!(!is_forgotten(&error, &View::default()));
+        let mut anew = View::default();
+        anew.read(&client, key("a")).await.unwrap();
+        anew.read(&client, key("b")).await.unwrap();
+        assert_eq!(anew.get(&key("a")).unwrap()[0].value, "2");
+        assert_eq!(anew.get(&key("b")), Some(&[][..]));
+    }
 
     #[test]
     fn a_path_is_one_word_whatever_is_in_it() {
