@@ -66,7 +66,7 @@ async fn nothing_is_lost_while_members_hang_die_and_are_restarted() {
         while let Observed::Changes(changes) = next(&mut observer).await {
             assert!(told.last().is_none_or(|last| *last < changes.revision()));
             told.push(changes.revision());
-            if changes.events()[0].key() == &"k/end" {
+            if changes.events()[0].key() == "k/end" {
                 return told;
             }
         }
