@@ -4,15 +4,14 @@ use std::{
     fmt,
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use futures_core::{Stream, stream::BoxStream};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    Client, Compare, Delete, Error, ErrorKind, Key, KeyRange, KeyValue, LeaseId, Op, OpResult, Put,
-    Range, RangeResult, Result, Revision, Txn, TxnResult, Value, link::Link, retry::Backoff,
+    Client, Compare, Delete, Error, ErrorKind, Key, KeyRange, KeyValue, Op, OpResult, Put, Range,
+    RangeResult, Result, Revision, Txn, TxnResult, Value, link::Link, retry::Backoff,
 };
 
 /// How many keys a page holds.
@@ -136,31 +135,6 @@ impl Client {
             revision: result.header.revision,
             prev,
         })
-    }
-
-    /// Writes a key that vanishes after `ttl`, rounded up to whole seconds. Returns its lease, which
-    /// nobody renews: revoke it to delete the key sooner.
-    ///
-    /// # Errors
-    ///
-    /// As [`Client::put`].
-    pub async fn put_with_ttl(
-        &self,
-        key: impl Into<Key>,
-        value: impl Into<Value>,
-        ttl: Duration,
-    ) -> Result<LeaseId> {
-        let lease = self.grant_lease(ttl).await?.id;
-        match self.put_with(Put::new(key, value).lease(lease)).await {
-            Ok(_) => Ok(lease),
-            Err(error) => {
-                if !error.is_indefinite() {
-                    // Best effort: the lease ends by itself, and holds nothing.
-                    let _ = self.revoke_lease(lease).await;
-                }
-                Err(error)
-            }
-        }
     }
 
     /// Deletes one key or a range, and returns how many keys there were. None is not an error.

@@ -175,6 +175,8 @@
 
 mod admin;
 pub mod backend;
+#[cfg(feature = "tonic")]
+pub mod balance;
 mod changes;
 mod claim;
 mod client;
@@ -185,12 +187,14 @@ pub mod connect;
 pub mod duration;
 mod election;
 mod elector;
+mod ephemeral;
 mod error;
 mod fenced;
 mod gate;
 mod holder;
 #[cfg(feature = "serde")]
 mod json;
+mod keeper;
 mod kv;
 mod lease;
 mod link;
@@ -201,11 +205,13 @@ mod observer;
 mod owner;
 mod pulse;
 mod queue;
+mod registry;
 mod retry;
 mod runtime;
 mod session;
 mod sessions;
 mod shared_watch;
+mod ttl_key;
 mod watch;
 
 pub use changes::{Changes, Snapshot};
@@ -213,6 +219,7 @@ pub use client::Client;
 pub use connect::ConnectOptions;
 pub use election::{Election, Leader, Leaders, Leadership};
 pub use elector::{Elector, LeaderState, Term};
+pub use ephemeral::{Ephemeral, EphemeralKey, EphemeralState};
 pub use error::{Error, ErrorKind, Result};
 pub use fenced::Fenced;
 pub use gate::TokenGate;
@@ -227,8 +234,12 @@ pub use quorate_engine::{
     KeyValue, LeaseId, LeaseStatus, Op, OpResult, Order, Put, Range, RangeEnd, RangeResult,
     Revision, SortBy, Txn, TxnResult, Value, WatchBatch, WatchRequest,
 };
+pub use registry::{
+    Change, Instance, Instances, Layout, Pick, Picker, Registration, Service, Strategy, Tracker,
+};
 pub use runtime::{Moment, Runtime, TokioRuntime};
 pub use session::{Session, SessionState};
+pub use ttl_key::TtlKey;
 pub use watch::Watch;
 
 #[cfg(any(doc, doctest))]

@@ -15,6 +15,7 @@ use crate::{
     Error, ErrorKind, Granted, Header, Key, KeyRange, LeaseId, LeaseStatus, Op, Range, RangeResult,
     Result, Revision, Runtime, Txn, TxnResult, WatchRequest,
     backend::{Backend, Watching},
+    keeper::Keeper,
     sessions::Sessions,
     shared_watch::SharedWatches,
 };
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) sessions: Sessions,
     pub(crate) watches: SharedWatches,
+    /// Keeps the ephemeral keys that live by the shared session.
+    pub(crate) keeper: Arc<Keeper>,
     /// The cluster, if it is one.
     #[cfg(feature = "raw")]
     pub(crate) etcd: std::sync::OnceLock<Arc<crate::backend::etcd::Etcd>>,
@@ -100,6 +103,7 @@ impl Link {
             settings,
             sessions,
             watches: SharedWatches::default(),
+            keeper: Keeper::new(Arc::default(), None),
             #[cfg(feature = "raw")]
             etcd: std::sync::OnceLock::new(),
             seen: Mutex::default(),

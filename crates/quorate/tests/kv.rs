@@ -129,7 +129,7 @@ scenarios! {
 
     async fn a_key_with_a_time_to_live_vanishes(world: World) {
         let client = world.observer();
-        let lease = client.put_with_ttl("k", "v", Duration::from_secs(1)).await.unwrap();
+        let lease = client.put_with_ttl("k", "v", Duration::from_secs(1)).await.unwrap().lease();
         assert_eq!(client.get("k").await.unwrap().unwrap().lease, Some(lease));
         until("it is gone", async || client.get("k").await.unwrap().is_none()).await;
     }

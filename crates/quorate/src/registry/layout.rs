@@ -275,7 +275,10 @@ mod tests {
             (r#"{"address":""}"#, "it has no address"),
             (r#"{"address":7}"#, "its address is not text"),
             (r#"{"address":"h:1","metadata":[]}"#, "its metadata are no"),
-            (r#"{"address":"h:1","weight":-1}"#, "its weight is no number"),
+            (
+                r#"{"address":"h:1","weight":-1}"#,
+                "its weight is no number",
+            ),
             (
                 r#"{"address":"h:1","weight":4294967296}"#,
                 "its weight is no number",

@@ -1,17 +1,10 @@
 //! Trackers: the instances of a service as they come and go.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::Arc,
-};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use tokio::sync::watch;
 
-use super::{
-    Instance, Instances, Picker, Service, Strategy,
-    layout::Place,
-};
+use super::{Instance, Instances, Picker, Service, Strategy, layout::Place};
 use crate::{
     Changes, Error, ErrorKind, KeyRange, Result, Snapshot, WatchRequest,
     link::Link,
@@ -210,7 +203,7 @@ impl Tracker {
     }
 
     /// The next change, if there is one.
-    pub(super) fn take_change(&mut self) -> Option<Change> {
+    pub(crate) fn take_change(&mut self) -> Option<Change> {
         let latest = self.collect();
         while let Some(id) = self.due.pop_front() {
             let change = match (self.told.get(&id), latest.get(&id)) {
@@ -255,12 +248,12 @@ impl Tracker {
         state.failure.clone().unwrap_or_else(ended)
     }
 
-    pub(super) fn link(&self) -> &Link {
+    pub(crate) fn link(&self) -> &Link {
         &self.link
     }
 
     /// The name of the service.
-    pub(super) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 }

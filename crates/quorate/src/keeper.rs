@@ -1,0 +1,103 @@
+//! Keeps ephemeral keys as their owners want them, in one task for all keys of a session: so a key
+//! costs no task, and whoever goes away leaves nothing behind.
+
+mod batch;
+mod entry;
+mod slot;
+mod task;
+mod watches;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+pub(crate) use self::slot::{OpenPaths, Slot, Told};
+use self::task::Task;
+use crate::{
+    Loss,
+    link::{Link, lock},
+};
+
+/// Where the owners of keys and the task that keeps them meet.
+pub(crate) struct Keeper {
+    pub(crate) paths: Arc<OpenPaths>,
+    /// The time to live of a session of its own; `None` for the session that the client shares.
+    ttl: Option<Duration>,
+    inbox: Mutex<Inbox>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Inbox {
+    /// The slots whose owners want something else than the task knows.
+    slots: Vec<Arc<Slot>>,
+    /// Whether the task runs. It ends when it keeps nothing.
+    running: bool,
+}
+
+impl Keeper {
+    pub(crate) fn new(paths: Arc<OpenPaths>, ttl: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self {
+            paths,
+            ttl,
+            inbox: Mutex::default(),
+            wake: Notify::new(),
+        })
+    }
+
+    /// Keeps a slot from now on. Runs where tasks can be spawned.
+    pub(crate) fn keep(self: &Arc<Self>, link: &Link, slot: &Arc<Slot>) {
+        let mut inbox = lock(&self.inbox);
+        if slot.enter_inbox() {
+            inbox.slots.push(Arc::clone(slot));
+        }
+        if !inbox.running {
+            inbox.running = true;
+            let task = Task::new(Arc::clone(self), link);
+            link.runtime().spawn(Box::pin(task.run()));
+        }
+        drop(inbox);
+        self.wake.notify_one();
+    }
+
+    /// Lets the task look what the owner of a slot wants.
+    pub(crate) fn look_at(&self, slot: &Arc<Slot>) {
+        let mut inbox = lock(&self.inbox);
+        if inbox.running && slot.enter_inbox() {
+            inbox.slots.push(Arc::clone(slot));
+            drop(inbox);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Ends all that is kept, for good, since the session will be closed.
+    pub(crate) fn close(self: &Arc<Self>) {
+        for slot in self.paths.kept_by(self) {
+            slot.depart(Loss::Closed);
+        }
+    }
+
+    /// What the owners want looked at; `None` if there is nothing, and `idle`: then the task is to end.
+    fn take_inbox(&self, idle: bool) -> Option<Vec<Arc<Slot>>> {
+        let mut inbox = lock(&self.inbox);
+        if idle && inbox.slots.is_empty() {
+            inbox.running = false;
+            return None;
+        }
+        let slots = std::mem::take(&mut inbox.slots);
+        slots.iter().for_each(|slot| slot.leave_inbox());
+        Some(slots)
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper")
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
+}
