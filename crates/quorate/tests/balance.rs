@@ -198,10 +198,10 @@ fn load(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_join_and_leave_under_load_without_a_failed_call() {
     let client = client().await;
-    let tracker = track(&client).await;
     let mut there = BTreeMap::new();
     let first = Server::start().await;
     there.insert(0, (register(&client, "i-0", &first).await, first));
+    let tracker = track(&client).await;
     let channel = balance::channel(&tracker, Options::new());
     let (stop, callers) = load(&channel);
     for round in 1..=12 {
