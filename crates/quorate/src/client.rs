@@ -179,7 +179,7 @@ impl Client {
     }
 
     /// Ends the shared session, and so everything that recipes hold under it, and waits until its
-    /// lease is revoked.
+    /// lease is revoked. Ephemeral keys that live by it do not come back.
     ///
     /// # Errors
     ///

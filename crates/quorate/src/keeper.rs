@@ -3,8 +3,10 @@
 
 mod batch;
 mod entry;
+mod flight;
 mod slot;
 mod task;
+mod tenure;
 mod watches;
 
 use std::{

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::slot::{Goal, Slot};
 use crate::{
-    Compare, EphemeralState, Key, KeyValue, LeaseId, Op, OpResult, Put, Range, Revision, Session,
-    Txn, TxnResult,
+    Compare, EphemeralState, Event, Key, KeyValue, LeaseId, Op, OpResult, Put, Range, Revision,
+    Session, Txn, TxnResult,
 };
 
 /// How often an owner is deposed before the one who takes over gives up.
@@ -43,6 +43,8 @@ pub(super) struct Entry {
     heard: Revision,
     /// Whether it goes in a transaction of its own, since one with others was refused.
     pub(super) alone: bool,
+    /// Whether a step of it is on its way: what comes of it decides what is next.
+    pub(super) in_flight: bool,
     /// Whether it is in line for the next transactions.
     pub(super) in_line: bool,
     /// Whether its changes are, or will be, told.
@@ -118,6 +120,7 @@ impl Entry {
             known_at: Revision::ZERO,
             heard: Revision::ZERO,
             alone: false,
+            in_flight: false,
             in_line: false,
             watched: false,
         }
@@ -143,6 +146,19 @@ impl Entry {
     /// Whether an attempt to make the key under `lease` may still be on its way.
     pub(super) fn may_come_under(&self, lease: LeaseId) -> bool {
         self.attempts.contains(&lease)
+    }
+
+    /// Whether it is over for the owner, and kept only for what may still come.
+    pub(super) fn is_left(&self) -> bool {
+        self.goal.is_none() && self.slot.told().gone.is_some()
+    }
+
+    /// Whether a change may be what an attempt of ours did.
+    pub(super) fn may_have_made(&self, event: &Event) -> bool {
+        match event {
+            Event::Put { kv, .. } => kv.lease.is_some_and(|lease| self.may_come_under(lease)),
+            Event::Delete { .. } => false,
+        }
     }
 
     /// Whether there was ever anything to be deleted.

@@ -10,7 +10,7 @@ use futures_util::{
 };
 
 use crate::{
-    Error, Key, KeyRange, Revision, WatchBatch, WatchRequest,
+    Error, ErrorKind, Key, KeyRange, Revision, WatchBatch, WatchRequest,
     link::Link,
     watch::{Feed, Resume, Signal},
 };
@@ -33,6 +33,8 @@ struct Directory {
     keys: BTreeSet<Key>,
     /// The watch of all of them.
     watch: Option<AbortHandle>,
+    /// Whether that is refused, so that each is watched by itself.
+    is_refused: bool,
 }
 
 /// What a feed told.
@@ -151,12 +153,18 @@ impl Watches {
                     Signal::Batch(batch) => Some(News::Changes(batch)),
                 }
             }
-            Err(error) if error.kind() == crate::ErrorKind::Compacted => {
-                Some(News::Missed(self.missed(scope)))
-            }
             Err(error) => {
-                tracing::warn!(%error, ?scope, "ephemeral keys cannot be watched");
-                None
+                if error.kind() != ErrorKind::Compacted {
+                    tracing::warn!(%error, ?scope, "ephemeral keys cannot be watched");
+                    match &scope {
+                        // A user may be let at single keys, and not at what lies between them.
+                        Scope::Directory(name) => {
+                            self.directories.get_mut(name)?.is_refused = true;
+                        }
+                        Scope::Single(_) => return None,
+                    }
+                }
+                Some(News::Missed(self.missed(scope)))
             }
         }
     }
@@ -180,7 +188,8 @@ impl Watches {
     /// Whether all keys of a directory are watched together, once any of them is.
     fn is_wide(&self, name: &Key) -> bool {
         let directory = self.directories.get(name);
-        directory.is_some_and(|one| one.watch.is_some() || one.keys.len() > SINGLY)
+        directory
+            .is_some_and(|one| !one.is_refused && (one.watch.is_some() || one.keys.len() > SINGLY))
     }
 
     fn watch_single(&mut self, key: &Key, from: Revision) {

@@ -1,0 +1,177 @@
+//! What a keeper sends, and what it makes of the answer.
+
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+
+use super::{
+    batch::{Batch, Sent},
+    task::Task,
+    watches::Watches,
+};
+use crate::{Error, ErrorKind, Result, Session, TxnResult};
+
+/// When a key that was refused is tried again, if its owner cannot be told so.
+const LATER: Duration = Duration::from_secs(5);
+
+/// A batch on its way.
+pub(super) struct Flight {
+    pub(super) batch: Batch,
+    pub(super) answer: BoxFuture<'static, Result<TxnResult>>,
+}
+
+impl Task {
+    /// Sends what there is to send, unless something is on its way.
+    pub(super) fn send(&mut self) {
+        if self.flight.is_some() || self.paused_until.is_some() {
+            return;
+        }
+        let session = self.tenure.held().filter(|session| !session.is_lost());
+        let session = session.cloned();
+        let lease = session.as_ref().map(Session::lease);
+        let mut batch = Batch::new(session);
+        while !batch.is_full()
+            && let Some(path) = self.line.pop_front()
+        {
+            // A key that left and came back may be in line twice.
+            let Some(entry) = self.entries.get_mut(&path).filter(|entry| entry.in_line) else {
+                continue;
+            };
+            let Some((step, txn)) = entry.plan(lease) else {
+                entry.in_line = false;
+                continue;
+            };
+            let bytes = entry.bytes();
+            if !batch.is_empty() && (entry.alone || !batch.has_room_for(bytes)) {
+                self.line.push_front(path);
+                break;
+            }
+            entry.in_line = false;
+            entry.in_flight = true;
+            let alone = entry.alone;
+            let goal = entry.goal.clone();
+            batch.add(Sent { path, step, goal }, txn, bytes);
+            if alone {
+                break;
+            }
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let (link, txn) = (self.link.clone(), batch.take_txn());
+        let answer = Box::pin(async move { link.txn(txn).await });
+        self.flight = Some(Flight { batch, answer });
+    }
+
+    pub(super) fn answered(&mut self, answer: Result<TxnResult>) {
+        let Some(Flight { batch, .. }) = self.flight.take() else {
+            return;
+        };
+        for sent in &batch.steps {
+            if let Some(entry) = self.entries.get_mut(&sent.path) {
+                entry.in_flight = false;
+            }
+        }
+        match answer.and_then(|answer| batch.answers(answer)) {
+            Ok((at, answers)) => {
+                self.backoff.reset();
+                let lease = batch.session.as_ref().map(Session::lease);
+                for (sent, answer) in batch.steps.iter().zip(&answers) {
+                    let Some(entry) = self.entries.get_mut(&sent.path) else {
+                        continue;
+                    };
+                    let learnt = entry.learn(sent.step, sent.goal.as_ref(), lease, at, answer);
+                    entry.report(self.tenure.held());
+                    if !learnt {
+                        self.pause();
+                    }
+                    self.review(&sent.path);
+                }
+            }
+            Err(error) => self.failed(batch, &error),
+        }
+    }
+
+    fn failed(&mut self, batch: Batch, error: &Error) {
+        tracing::debug!(%error, keys = batch.steps.len(), "ephemeral keys not written");
+        let changed = error.kind() == ErrorKind::ClusterChanged;
+        if changed {
+            self.start_over();
+        }
+        let lease = batch.session.as_ref().map(Session::lease);
+        let is_unclear = error.is_indefinite() || changed || error.kind() == ErrorKind::Internal;
+        if is_unclear {
+            for sent in &batch.steps {
+                if let Some(entry) = self.entries.get_mut(&sent.path) {
+                    entry.doubt(sent.step, lease);
+                }
+            }
+        }
+        let is_lease_gone = error.kind() == ErrorKind::NotFound && batch.puts();
+        if is_lease_gone && let Some(session) = &batch.session {
+            session.revoked();
+        }
+        if is_lease_gone || is_unclear || error.is_retryable() {
+            self.pause();
+        } else if let [sent] = &*batch.steps {
+            self.guilty(sent, error);
+            return;
+        }
+        // One key's fault must not keep the others: from now on each goes alone until it is written.
+        let alone = !is_lease_gone && !error.is_retryable() && !changed;
+        for sent in &batch.steps {
+            if let Some(entry) = self.entries.get_mut(&sent.path) {
+                entry.alone |= alone;
+                entry.slot.tell(|told| told.error = Some(error.clone()));
+            }
+            self.review(&sent.path);
+        }
+    }
+
+    /// A key's step was refused on its own account.
+    fn guilty(&mut self, sent: &Sent, error: &Error) {
+        let path = &sent.path;
+        let Some(entry) = self.entries.get_mut(path) else {
+            return;
+        };
+        entry.alone = true;
+        let Some(goal) = &sent.goal else {
+            return self.finish(path, Err(error.clone()));
+        };
+        if entry.goal.is_none() {
+            return self.review(path);
+        }
+        let error = if entry.in_doubt {
+            error.clone().indefinite()
+        } else {
+            error.clone()
+        };
+        match entry.kept.clone() {
+            None => self.refuse(path, &error),
+            Some(kept) if goal.number > kept.number => {
+                // The owner learns of it, and the key keeps the value that it had.
+                entry.slot.revert(goal.number, &kept);
+                entry.goal = entry.slot.goal();
+                entry
+                    .slot
+                    .tell(|told| told.refused = Some((goal.number, error)));
+                self.review(path);
+            }
+            Some(_) => {
+                entry.slot.tell(|told| told.error = Some(error));
+                let when = self.link.runtime().now() + LATER;
+                self.later.insert((when, path.clone()));
+            }
+        }
+    }
+
+    /// Nothing that was known of the store holds any more: it is another one.
+    fn start_over(&mut self) {
+        self.watches = Watches::new(self.link.clone());
+        for (path, entry) in &mut self.entries {
+            self.watches.add(path);
+            entry.start_over();
+        }
+        self.review_all();
+    }
+}
