@@ -5,13 +5,17 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args as Group, Parser, Subcommand};
 use quorate::{LeaseId, duration::parse_duration};
 
-pub(crate) use self::hold::{Elect, Lock, Locks};
+pub(crate) use self::{
+    discovery::{Discover, Layout, Register, Service},
+    hold::{Elect, Lock, Locks},
+};
 use crate::{
     failure::{STATUSES, invalid},
     guardian,
     output::Format,
 };
 
+mod discovery;
 mod hold;
 
 #[derive(Parser)]
@@ -106,6 +110,10 @@ pub(crate) enum Verb {
     /// leader is refused; eight contenders add to a counter under a lock. Exits with 0 if every step
     /// was observed, else it tells which was not. The keys are under quorate-demo/ and are deleted.
     Demo,
+    /// Print the instances of a service; exit status 1 if there is none
+    ///
+    /// ID, ADDRESS, WEIGHT, draining or nothing, and METADATA as JSON, with tabs between.
+    Discover(Discover),
     /// Campaign, and lead while a command runs or until interrupted
     Elect(Elect),
     /// Print the value of a key; nothing, with exit status 1, if there is none
@@ -127,6 +135,10 @@ pub(crate) enum Verb {
     List(List),
     /// Print the members of the cluster
     Members,
+    /// Register an instance of a service while a command runs or until interrupted
+    Register(Register),
+    /// Print the services that have instances, each with their number
+    Services,
     /// Write a key, and print the revision of the write
     Set(Set),
     /// Print the status of the member that answers

@@ -16,10 +16,24 @@ pub(crate) struct Signals(Vec<(Signal, unix::Signal)>);
 impl Signals {
     /// Begins to listen. What came before has had its usual effect.
     pub(crate) fn new() -> io::Result<Self> {
+        Self::except(&[])
+    }
+
+    /// Begins to listen to all but these.
+    pub(crate) fn except(others: &[Signal]) -> io::Result<Self> {
+        Self::those(|signal| !others.contains(&signal))
+    }
+
+    /// Begins to listen to these alone.
+    pub(crate) fn only(these: &[Signal]) -> io::Result<Self> {
+        Self::those(|signal| these.contains(&signal))
+    }
+
+    fn those(wanted: impl Fn(Signal) -> bool) -> io::Result<Self> {
         let ignored = ignored();
         FORWARDED
             .iter()
-            .filter(|&&signal| ignored >> (signal as i32 - 1) & 1 == 0)
+            .filter(|&&signal| wanted(signal) && ignored >> (signal as i32 - 1) & 1 == 0)
             .map(|&signal| Ok((signal, unix::signal(SignalKind::from_raw(signal as i32))?)))
             .collect::<io::Result<_>>()
             .map(Self)

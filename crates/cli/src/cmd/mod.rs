@@ -11,6 +11,8 @@ mod list;
 mod lock;
 mod locks;
 mod members;
+mod register;
+mod services;
 mod set;
 mod status;
 mod txn;
@@ -37,6 +39,7 @@ pub(crate) async fn run(
         Verb::Compact(args) => compact::run(client, out, &args).await,
         Verb::Delete(args) => delete::run(client, out, args).await,
         Verb::Demo => demo::run(client, out).await,
+        Verb::Discover(args) => services::discover(client, out, args).await,
         Verb::Elect(args) => elect::run(client, out, args).await,
         Verb::Get(args) => get::run(client, out, args).await,
         Verb::Lock(args) => lock::run(client, out, args).await,
@@ -46,6 +49,8 @@ pub(crate) async fn run(
         Verb::Lease(verb) => lease::run(client, out, verb).await,
         Verb::List(args) => list::run(client, out, args).await,
         Verb::Members => members::run(client, out).await,
+        Verb::Register(args) => register::run(client, out, args).await,
+        Verb::Services => services::list(client, out).await,
         Verb::Set(args) => set::run(client, out, args).await,
         Verb::Status(args) => status::run(client, out, &args).await,
         Verb::Txn => txn::run(client, out).await,
