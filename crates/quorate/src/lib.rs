@@ -162,6 +162,7 @@
 //! - **raw**: the generated gRPC clients on a connection of the pool, from [`Client::etcd`], for what this library does not offer. They are those of crate `quorate-wire` and outside of semantic
 //!   versioning; nothing is retried, renewed or timed.
 //! - **serde**: [`Client::get_json`], [`Client::put_json`] and [`Client::update_json`].
+//! - **tonic**: [`balance`], a channel for gRPC clients that follows the instances of a service.
 //! - **testing**: [`backend::fault`], an adapter that fails on demand, and the conformance suite that every
 //!   [`Backend`](backend::Backend) has to pass.
 
