@@ -414,8 +414,8 @@ mod compaction {
             assert!(tracker.next().now_or_never().is_none());
             assert!(!tracker.stale_changed(true).await.unwrap());
             // What did not change is the same as before.
-            let (before, now) = (before.get("c").unwrap().clone(), tracker.peek());
-            assert!(Arc::ptr_eq(&before, now.get("c").unwrap()));
+            let now = tracker.peek();
+            assert!(Arc::ptr_eq(before.get("c").unwrap(), now.get("c").unwrap()));
         }
     }
 }
