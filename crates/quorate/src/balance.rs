@@ -36,6 +36,7 @@ mod loan;
 
 use std::{
     collections::HashMap,
+    error::Error,
     fmt,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -45,7 +46,7 @@ use std::{
 use futures_core::future::BoxFuture;
 use http::{Request, Response};
 use tonic::{
-    Status,
+    Code, Status, TimeoutExpired,
     body::Body,
     transport::{self, ClientTlsConfig, Endpoint},
 };
@@ -214,8 +215,7 @@ impl Shared {
                 }
                 Err(error) => {
                     let Some(untouched) = loan.back() else {
-                        pick.failed();
-                        return Err(Status::from_error(error.into()));
+                        return Err(broken(pick, error));
                     };
                     failure = Some(unavailable(&pick, error));
                     pick.failed();
@@ -334,15 +334,41 @@ fn unavailable(pick: &Pick, error: transport::Error) -> Status {
     status
 }
 
-/// What an error says, and all that caused it.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
+/// The failure of a call that may have reached its instance.
+fn broken(pick: Pick, error: transport::Error) -> Status {
+    // What the caller's own messages failed with says nothing of the instance.
+    if is_caused_by::<Status>(&error) {
+        return Status::from_error(error.into());
     }
-    text
+    let address = &pick.instance().address;
+    let message = format!(
+        "{} at {address} did not answer: {}",
+        pick.id(),
+        causes(&error)
+    );
+    let code = match is_caused_by::<TimeoutExpired>(&error) {
+        true => Code::DeadlineExceeded,
+        // Of itself tonic tells one failure or another by the features that it was built with.
+        false => Code::Unavailable,
+    };
+    pick.failed();
+    let mut status = Status::new(code, message);
+    status.set_source(Arc::new(error));
+    status
+}
+
+fn is_caused_by<E: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    chain(error).any(|cause| cause.is::<E>())
+}
+
+/// What an error says, and all that caused it.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let texts: Vec<_> = chain(error).map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 impl fmt::Debug for Channel {

@@ -172,27 +172,38 @@ async fn a_call_waits_for_an_instance_as_long_as_it_is_told_to() {
     call.await.unwrap().unwrap();
 }
 
-/// Calls without a pause until it is stopped, and tells how many calls there were.
-fn load(
-    channel: &Channel,
-) -> (
-    CancellationToken,
-    Vec<JoinHandle<Result<usize, tonic::Status>>>,
-) {
-    let stop = CancellationToken::new();
-    let caller = || {
-        let (channel, stop) = (channel.clone(), stop.clone());
-        tokio::spawn(async move {
-            let mut calls = 0;
-            while !stop.is_cancelled() {
-                check(&channel).await?;
-                calls += 1;
-            }
-            Ok(calls)
-        })
-    };
-    let callers = (0..4).map(|_| caller()).collect();
-    (stop, callers)
+/// Calls without a pause until it is stopped.
+struct Load {
+    stop: CancellationToken,
+    callers: Vec<JoinHandle<Vec<tonic::Status>>>,
+}
+
+impl Load {
+    fn on(channel: &Channel) -> Self {
+        let stop = CancellationToken::new();
+        let caller = |_| {
+            let (channel, stop) = (channel.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut failures = Vec::new();
+                while !stop.is_cancelled() {
+                    failures.extend(check(&channel).await.err());
+                }
+                failures
+            })
+        };
+        let callers = (0..4).map(caller).collect();
+        Self { stop, callers }
+    }
+
+    /// Stops, and tells which calls failed.
+    async fn stop(self) -> Vec<tonic::Status> {
+        self.stop.cancel();
+        let mut failures = Vec::new();
+        for caller in self.callers {
+            failures.extend(caller.await.unwrap());
+        }
+        failures
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -203,7 +214,7 @@ async fn servers_join_and_leave_under_load_without_a_failed_call() {
     there.insert(0, (register(&client, "i-0", &first).await, first));
     let tracker = track(&client).await;
     let channel = balance::channel(&tracker, Options::new());
-    let (stop, callers) = load(&channel);
+    let load = Load::on(&channel);
     for round in 1..=12 {
         let server = Server::start().await;
         let registration = register(&client, &format!("i-{round}"), &server).await;
@@ -222,14 +233,12 @@ async fn servers_join_and_leave_under_load_without_a_failed_call() {
             registration.release().await.unwrap();
         }
     }
-    stop.cancel();
-    for caller in callers {
-        assert!(caller.await.unwrap().unwrap() > 10);
-    }
+    let failures = load.stop().await;
+    assert!(failures.is_empty(), "{failures:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_that_just_go_away_cost_no_call_that_was_not_sent() {
+async fn a_server_that_just_goes_away_costs_only_the_calls_that_were_on_their_way() {
     let client = client().await;
     let servers = [Server::start().await, Server::start().await];
     let mut registrations = Vec::new();
@@ -237,7 +246,7 @@ async fn servers_that_just_go_away_cost_no_call_that_was_not_sent() {
         registrations.push(register(&client, id, server).await);
     }
     let channel = balance::channel(&track(&client).await, Options::new());
-    let (stop, callers) = load(&channel);
+    let load = Load::on(&channel);
     until("both are called", async || {
         servers.iter().all(|server| server.calls() > 10)
     })
@@ -247,10 +256,14 @@ async fn servers_that_just_go_away_cost_no_call_that_was_not_sent() {
     first.stop().await;
     let before = second.calls();
     until("the other gets all", async || second.calls() > before + 200).await;
-    stop.cancel();
-    for caller in callers {
-        assert!(caller.await.unwrap().unwrap() > 10);
-    }
+    // What each of the four had sent when the server had closed already.
+    let failures = load.stop().await;
+    assert!(failures.len() <= 4, "{failures:?}");
+    assert!(
+        failures
+            .iter()
+            .all(|failure| failure.code() == Code::Unavailable)
+    );
 }
 
 #[tokio::test]
@@ -306,7 +319,10 @@ async fn a_server_that_is_killed_costs_few_calls_and_then_none() {
     proxy.kill();
     let mut failures = 0;
     for _ in 0..50 {
-        failures += usize::from(check(&channel).await.is_err());
+        if let Err(error) = check(&channel).await {
+            assert_eq!(error.code(), Code::Unavailable);
+            failures += 1;
+        }
     }
     assert!(failures <= 1, "{failures} calls failed");
     // Now it cannot be connected to: no call fails, for however long.
@@ -315,6 +331,34 @@ async fn a_server_that_is_killed_costs_few_calls_and_then_none() {
         check(&channel).await.unwrap();
         sleep(Duration::from_millis(2)).await;
     }
+}
+
+#[tokio::test]
+async fn a_call_that_was_sent_is_not_sent_again() {
+    let client = client().await;
+    // They take what comes, and then close.
+    let taken = Arc::new(AtomicUsize::new(0));
+    let mut registrations = Vec::new();
+    for id in ["a", "b"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let instance = Instance::new(address);
+        registrations.push(api(&client).register(id, instance).await.unwrap());
+        let taken = Arc::clone(&taken);
+        tokio::spawn(async move {
+            loop {
+                let connection = listener.accept().await.unwrap();
+                taken.fetch_add(1, Ordering::SeqCst);
+                sleep(Duration::from_millis(300)).await;
+                drop(connection);
+            }
+        });
+    }
+    let channel = balance::channel(&track(&client).await, Options::new());
+    let error = check(&channel).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable);
+    assert!(error.message().contains("did not answer"), "{error}");
+    assert_eq!(taken.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]
@@ -336,12 +380,11 @@ async fn a_server_that_hangs_is_left_alone_when_calls_have_deadlines() {
     for _ in 0..40 {
         let mut request = Request::new(HealthCheckRequest::default());
         request.set_timeout(Duration::from_millis(100));
-        failures += usize::from(
-            HealthClient::new(channel.clone())
-                .check(request)
-                .await
-                .is_err(),
-        );
+        let answer = HealthClient::new(channel.clone()).check(request).await;
+        if let Err(error) = answer {
+            assert_eq!(error.code(), Code::DeadlineExceeded);
+            failures += 1;
+        }
     }
     assert!(failures <= 2, "{failures} calls failed");
     assert!(server.calls() >= 38);
