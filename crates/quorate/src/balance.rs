@@ -62,7 +62,6 @@ pub fn channel(tracker: &Tracker, options: Options) -> Channel {
     Channel {
         shared: Arc::new(Shared {
             picker: tracker.picker(options.strategy),
-            tracker: tracker.clone(),
             connections: Mutex::new(Connections {
                 tracker: tracker.clone(),
                 open: HashMap::new(),
@@ -174,13 +173,13 @@ impl tower::Service<Request<Body>> for Channel {
 
 struct Shared {
     picker: Picker,
-    tracker: Tracker,
     connections: Mutex<Connections>,
     options: Options,
 }
 
 /// The connections to instances, each opened when it is first used.
 struct Connections {
+    /// Tells which to let go of.
     tracker: Tracker,
     open: HashMap<Arc<str>, transport::Channel>,
 }
@@ -231,7 +230,7 @@ impl Shared {
         if let Some(pick) = self.picker.pick() {
             return Some(pick);
         }
-        let mut tracker = self.tracker.clone();
+        let mut tracker = self.tracker();
         tracker.snapshot();
         let runtime = tracker.link().runtime();
         let mut end = runtime.sleep_until(runtime.now() + self.options.wait);
@@ -261,14 +260,19 @@ impl Shared {
         Ok(opened)
     }
 
+    fn tracker(&self) -> Tracker {
+        lock(&self.connections).tracker.clone()
+    }
+
     /// Tells that there is nobody to call.
     fn nobody(&self) -> Status {
-        let name = self.tracker.name();
-        let stale = match self.tracker.is_stale() {
+        let tracker = self.tracker();
+        let name = tracker.name();
+        let stale = match tracker.is_stale() {
             true => ", as far as is known without the store",
             false => "",
         };
-        Status::unavailable(match self.tracker.peek().len() {
+        Status::unavailable(match tracker.peek().len() {
             0 => format!("service {name} has no instance{stale}"),
             all => format!("service {name}: all of {all} instances drain or have no weight{stale}"),
         })
@@ -374,7 +378,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Channel")
-            .field("tracker", &self.shared.tracker)
+            .field("tracker", &self.shared.tracker())
             .field("options", &self.shared.options)
             .finish_non_exhaustive()
     }
