@@ -7,6 +7,7 @@ use quorate::{LeaseId, duration::parse_duration};
 
 pub(crate) use self::{
     config::{ConfigCommand, Exec, Render},
+    discovery::{Discover, Layout, Register, Service},
     document::{Document, DocumentFormat, FormattedDocument, GetDocument, RollBack, SetDocument},
     hold::{Elect, Lock, Locks},
     observe::Observe,
@@ -18,6 +19,7 @@ use crate::{
 };
 
 mod config;
+mod discovery;
 mod document;
 mod hold;
 mod observe;
@@ -117,6 +119,10 @@ pub(crate) enum Verb {
     /// leader is refused; eight contenders add to a counter under a lock. Exits with 0 if every step
     /// was observed, else it tells which was not. The keys are under quorate-demo/ and are deleted.
     Demo,
+    /// Print the instances of a service; exit status 1 if there is none
+    ///
+    /// ID, ADDRESS, WEIGHT, draining or nothing, and METADATA as JSON, with tabs between.
+    Discover(Discover),
     /// Campaign, and lead while a command runs or until interrupted
     Elect(Elect),
     /// Print the value of a key; nothing, with exit status 1, if there is none
@@ -143,6 +149,10 @@ pub(crate) enum Verb {
     Members,
     /// Print the keys that begin with PREFIX, then every change of them, for ever
     Observe(Observe),
+    /// Register an instance of a service while a command runs or until interrupted
+    Register(Register),
+    /// Print the services that have instances, each with their number
+    Services,
     /// Write a key, and print the revision of the write
     Set(Set),
     /// Print the status of the member that answers

@@ -46,6 +46,13 @@ Exit status:
   16  what is stored cannot be decoded
   74  standard input, standard output or a file failed";
 
+/// What the command is told, and every exit status: those of the verb, then those of errors.
+pub(crate) fn long_help(told: &str, statuses: &str) -> String {
+    let errors = STATUSES.lines().skip(1);
+    let errors: Vec<_> = errors.filter(|line| !line.starts_with("   0 ")).collect();
+    format!("{told}\n\n{statuses}:\n{}", errors.join("\n"))
+}
+
 /// What ends a verb early.
 #[derive(Debug)]
 pub(crate) enum Failure {

@@ -19,6 +19,13 @@ impl Signals {
         Self::of(FORWARDED)
     }
 
+    /// Begins to listen to all but these.
+    pub(crate) fn except(others: &[Signal]) -> io::Result<Self> {
+        let mut signals = FORWARDED.to_vec();
+        signals.retain(|signal| !others.contains(signal));
+        Self::of(&signals)
+    }
+
     /// Begins to listen to some signals alone.
     pub(crate) fn of(signals: &[Signal]) -> io::Result<Self> {
         let ignored = ignored();

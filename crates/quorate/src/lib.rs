@@ -166,6 +166,7 @@
 //! - **config**: [`Config`], shared configuration that programs take over without a restart; brings serde,
 //!   TOML and YAML.
 //! - **serde**: [`Client::get_json`], [`Client::put_json`] and [`Client::update_json`].
+//! - **tonic**: [`balance`], a channel for gRPC clients that follows the instances of a service.
 //! - **testing**: [`backend::fault`], an adapter that fails on demand, and the conformance suite that every
 //!   [`Backend`](backend::Backend) has to pass.
 
@@ -179,6 +180,8 @@
 
 mod admin;
 pub mod backend;
+#[cfg(feature = "tonic")]
+pub mod balance;
 mod changes;
 mod claim;
 mod client;
@@ -211,6 +214,7 @@ mod observer;
 mod owner;
 mod pulse;
 mod queue;
+mod registry;
 mod retry;
 mod runtime;
 mod session;
@@ -244,6 +248,9 @@ pub use quorate_engine::{
     Compare, CompareOp, CompareTarget, CompareWhat, Delete, Event, Granted, Header, Key, KeyRange,
     KeyValue, LeaseId, LeaseStatus, Op, OpResult, Order, Put, Range, RangeEnd, RangeResult,
     Revision, SortBy, Txn, TxnResult, Value, WatchBatch, WatchRequest,
+};
+pub use registry::{
+    Change, Instance, Instances, Layout, Pick, Picker, Registration, Service, Strategy, Tracker,
 };
 pub use runtime::{Moment, Runtime, TokioRuntime};
 pub use session::{Session, SessionState};

@@ -5,7 +5,7 @@ use std::{ffi::OsString, time::Duration};
 use clap::{Args as Group, Subcommand};
 use quorate::duration::parse_duration;
 
-use crate::failure;
+use crate::failure::long_help;
 
 #[derive(Group)]
 #[command(after_help = LOCK_STATUSES, after_long_help = long_help(UNDER_A_LOCK, LOCK_STATUSES))]
@@ -105,13 +105,6 @@ pub(crate) enum Locks {
         #[arg(long, value_name = "N")]
         token: Option<i64>,
     },
-}
-
-/// What the command is told, and every exit status: those of the verb, then those of errors.
-fn long_help(told: &str, statuses: &str) -> String {
-    let errors = failure::STATUSES.lines().skip(1);
-    let errors: Vec<_> = errors.filter(|line| !line.starts_with("   0 ")).collect();
-    format!("{told}\n\n{statuses}:\n{}", errors.join("\n"))
 }
 
 const UNDER_A_LOCK: &str = "\

@@ -14,6 +14,8 @@ mod lock;
 mod locks;
 mod members;
 mod observe;
+mod register;
+mod services;
 mod set;
 mod status;
 mod txn;
@@ -41,6 +43,7 @@ pub(crate) async fn run(
         Verb::Config(command) => config::run(client, out, command).await,
         Verb::Delete(args) => delete::run(client, out, args).await,
         Verb::Demo => demo::run(client, out).await,
+        Verb::Discover(args) => services::discover(client, out, args).await,
         Verb::Elect(args) => elect::run(client, out, args).await,
         Verb::Get(args) => get::run(client, out, args).await,
         Verb::Health(args) => health::run(client, out, &args).await,
@@ -52,6 +55,8 @@ pub(crate) async fn run(
         Verb::List(args) => list::run(client, out, args).await,
         Verb::Members => members::run(client, out).await,
         Verb::Observe(args) => observe::run(client, out, args).await,
+        Verb::Register(args) => register::run(client, out, args).await,
+        Verb::Services => services::list(client, out).await,
         Verb::Set(args) => set::run(client, out, args).await,
         Verb::Status(args) => status::run(client, out, &args).await,
         Verb::Txn => txn::run(client, out).await,

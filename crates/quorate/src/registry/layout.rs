@@ -1,0 +1,327 @@
+//! Where the instances of a service lie in the store, and how each is written.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::Instance;
+use crate::{Error, ErrorKind, Key, Result, Value};
+
+/// How a service's instances are written in the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Layout {
+    /// That of the naming package of etcd's Go client, for programs that use its gRPC resolver:
+    /// `NAME/ID -> {"Op":0,"Addr":"host:port","Metadata":...}`.
+    ///
+    /// Metadata may be any JSON. A weight other than 1 and the draining flag are written as `Weight` and
+    /// `Draining`, which Go ignores: its programs call a draining instance until it leaves. A value
+    /// whose `Op` is 1 is no instance.
+    Grpc,
+    /// `services/NAME/ID -> {"address":"host:port","metadata":{},"weight":1,"draining":false}`.
+    ///
+    /// In what others wrote only the address has to be there, and what is not known is ignored. A key
+    /// with a further slash is no instance.
+    #[default]
+    Quorate,
+    /// `NAME/ID -> ADDRESS`: the value is the address and may be any text.
+    ///
+    /// There is no room for metadata, weights and the draining flag.
+    Raw,
+}
+
+/// The place of one service.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    layout: Layout,
+    /// What the keys of the instances begin with.
+    prefix: Key,
+}
+
+/// What a key is in the eyes of the service.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum KeyRole<'a> {
+    /// The key of the instance with this id.
+    Instance(&'a str),
+    /// Its name cannot be understood.
+    Malformed,
+    /// Nothing of the service's.
+    Other,
+}
+
+impl Place {
+    pub(super) fn new(layout: Layout, root: Option<&str>, name: &str) -> Result<Self> {
+        if name.is_empty() {
+            return Err(invalid("the name of a service is empty"));
+        }
+        if layout == Layout::Quorate && name.contains('/') {
+            let message = format!("the name of a service has a slash in it: {name}");
+            return Err(invalid(message));
+        }
+        let mut prefix = match (root, layout) {
+            (Some(root), _) => root.to_owned(),
+            (None, Layout::Quorate) => SERVICES.to_owned(),
+            (None, Layout::Grpc | Layout::Raw) => String::new(),
+        };
+        if !prefix.is_empty() && !prefix.ends_with('/') {
+            prefix.push('/');
+        }
+        prefix.push_str(name);
+        prefix.push('/');
+        Ok(Self {
+            layout,
+            prefix: prefix.into(),
+        })
+    }
+
+    pub(super) fn prefix(&self) -> &Key {
+        &self.prefix
+    }
+
+    pub(super) fn key(&self, id: &str) -> Result<Key> {
+        if id.is_empty() {
+            return Err(invalid("the id of an instance is empty"));
+        }
+        if id.contains('/') {
+            let message = format!("the id of an instance has a slash in it: {id}");
+            return Err(invalid(message));
+        }
+        Ok([&*self.prefix, id.as_bytes()].concat().into())
+    }
+
+    pub(super) fn role<'a>(&self, key: &'a Key) -> KeyRole<'a> {
+        let Some(id) = key.strip_prefix(&*self.prefix) else {
+            return KeyRole::Other;
+        };
+        // Others' ids may have slashes in them.
+        if id.is_empty() || (self.layout == Layout::Quorate && id.contains(&b'/')) {
+            return KeyRole::Other;
+        }
+        std::str::from_utf8(id).map_or(KeyRole::Malformed, KeyRole::Instance)
+    }
+
+    pub(super) fn encode(&self, instance: &Instance) -> Result<Value> {
+        if instance.address.is_empty() {
+            return Err(invalid("the address of an instance is empty"));
+        }
+        let metadata = instance.metadata_json();
+        let json = match self.layout {
+            Layout::Raw if instance.is_bare() => return Ok(instance.address.as_str().into()),
+            Layout::Raw => {
+                return Err(invalid(
+                    "the raw layout has room for the address only: neither metadata nor a weight, \
+                     and no draining",
+                ));
+            }
+            Layout::Quorate if !metadata.is_object() => {
+                return Err(invalid("the metadata of an instance are no JSON object"));
+            }
+            Layout::Quorate => json!({
+                "address": instance.address,
+                "metadata": metadata,
+                "weight": instance.weight,
+                "draining": instance.draining,
+            }),
+            Layout::Grpc => {
+                let metadata = instance.has_metadata().then_some(metadata);
+                let mut json = json!({"Op": 0, "Addr": instance.address, "Metadata": metadata});
+                if instance.weight != 1 {
+                    json["Weight"] = instance.weight.into();
+                }
+                if instance.draining {
+                    json["Draining"] = true.into();
+                }
+                json
+            }
+        };
+        Ok(json.to_string().into())
+    }
+
+    /// The instance of a value; `None` if it tells that there is none. The error is for people.
+    pub(super) fn decode(&self, value: &Value) -> Result<Option<Instance>, String> {
+        if self.layout == Layout::Raw {
+            let address = value.as_str().ok_or("it is not text")?;
+            return Ok(Some(Instance::new(address)));
+        }
+        let json = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+        let Json::Object(mut fields) = json else {
+            return Err("it is no JSON object".to_owned());
+        };
+        let names = match self.layout {
+            Layout::Grpc => GRPC,
+            Layout::Quorate | Layout::Raw => QUORATE,
+        };
+        if self.layout == Layout::Grpc && fields.get("Op").is_some_and(|op| *op == json!(DELETE)) {
+            return Ok(None);
+        }
+        let instance = read(&mut fields, &names)?;
+        if self.layout == Layout::Quorate && !instance.metadata_text().starts_with('{') {
+            return Err(format!("its {} are no JSON object", names.metadata));
+        }
+        Ok(Some(instance))
+    }
+}
+
+/// What the fields of an instance are called.
+struct Names {
+    address: &'static str,
+    metadata: &'static str,
+    weight: &'static str,
+    draining: &'static str,
+}
+
+const GRPC: Names = Names {
+    address: "Addr",
+    metadata: "Metadata",
+    weight: "Weight",
+    draining: "Draining",
+};
+
+const QUORATE: Names = Names {
+    address: "address",
+    metadata: "metadata",
+    weight: "weight",
+    draining: "draining",
+};
+
+/// The operation of Go's naming package that says that there is no such endpoint.
+const DELETE: u8 = 1;
+
+/// Where services lie if nothing else is said.
+pub(super) const SERVICES: &str = "services/";
+
+fn read(fields: &mut Map<String, Json>, names: &Names) -> Result<Instance, String> {
+    // What is null is as good as missing.
+    let mut take = |name| fields.remove(name).filter(|field| !field.is_null());
+    let mut instance = match take(names.address) {
+        Some(Json::String(address)) if !address.is_empty() => Instance::new(address),
+        Some(Json::String(_)) | None => return Err(format!("it has no {}", names.address)),
+        Some(_) => return Err(format!("its {} is not text", names.address)),
+    };
+    if let Some(metadata) = take(names.metadata) {
+        instance = instance.with_metadata_json(&metadata);
+    }
+    if let Some(weight) = take(names.weight) {
+        let weight = weight.as_u64().and_then(|weight| weight.try_into().ok());
+        let message = || format!("its {} is no number from 0 to {}", names.weight, u32::MAX);
+        instance = instance.weight(weight.ok_or_else(message)?);
+    }
+    if let Some(draining) = take(names.draining) {
+        let message = || format!("its {} is neither true nor false", names.draining);
+        instance = instance.draining(draining.as_bool().ok_or_else(message)?);
+    }
+    Ok(instance)
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidArgument, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(layout: Layout) -> Place {
+        Place::new(layout, None, "api").unwrap()
+    }
+
+    fn decoded(layout: Layout, value: &str) -> Instance {
+        place(layout).decode(&value.into()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn what_a_layout_writes_it_reads() {
+        let plain = Instance::new("h:1");
+        let full = plain.clone().meta("zone", "b").weight(0).draining(true);
+        for layout in [Layout::Grpc, Layout::Quorate] {
+            for instance in [&plain, &full] {
+                let written = place(layout).encode(instance).unwrap();
+                assert_eq!(place(layout).decode(&written), Ok(Some(instance.clone())));
+            }
+        }
+        assert_eq!(place(Layout::Raw).encode(&plain).unwrap(), "h:1");
+        assert_eq!(decoded(Layout::Raw, "h:1"), plain);
+        let error = place(Layout::Raw).encode(&full).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn what_go_writes_is_read_and_what_it_reads_is_written() {
+        let go = r#"{"Op":0,"Addr":"10.0.0.7:8080","Metadata":null}"#;
+        let instance = Instance::new("10.0.0.7:8080");
+        assert_eq!(decoded(Layout::Grpc, go), instance);
+        let written = place(Layout::Grpc).encode(&instance).unwrap();
+        let written: Json = serde_json::from_slice(&written).unwrap();
+        assert_eq!(written, serde_json::from_str::<Json>(go).unwrap());
+        let any = r#"{"Op":0,"Addr":"h:1","Metadata":"grün","Attributes":{"x":1}}"#;
+        assert_eq!(decoded(Layout::Grpc, any).metadata_text(), r#""grün""#);
+        let deleted = r#"{"Op":1,"Addr":"h:1","Metadata":null}"#;
+        assert_eq!(place(Layout::Grpc).decode(&deleted.into()), Ok(None));
+    }
+
+    #[test]
+    fn missing_and_unknown_fields_are_no_harm() {
+        let sparse = decoded(Layout::Quorate, r#"{"address":"h:1","colour":"red"}"#);
+        assert_eq!(sparse, Instance::new("h:1"));
+        let nulls = r#"{"address":"h:1","metadata":null,"weight":null,"draining":null}"#;
+        assert_eq!(decoded(Layout::Quorate, nulls), Instance::new("h:1"));
+    }
+
+    #[test]
+    fn what_is_no_instance_says_why() {
+        for (value, why) in [
+            ("", "EOF while parsing"),
+            ("h:1", "expected value"),
+            ("[]", "it is no JSON object"),
+            ("{}", "it has no address"),
+            (r#"{"address":""}"#, "it has no address"),
+            (r#"{"address":7}"#, "its address is not text"),
+            (r#"{"address":"h:1","metadata":[]}"#, "its metadata are no"),
+            (
+                r#"{"address":"h:1","weight":-1}"#,
+                "its weight is no number",
+            ),
+            (
+                r#"{"address":"h:1","weight":4294967296}"#,
+                "its weight is no number",
+            ),
+            (r#"{"address":"h:1","draining":1}"#, "its draining is"),
+            (&"[".repeat(100_000), "recursion limit"),
+        ] {
+            let error = place(Layout::Quorate).decode(&value.into()).unwrap_err();
+            assert!(error.starts_with(why), "{value}: {error}");
+        }
+        let bytes = Value::from(b"\xff".as_slice());
+        assert!(place(Layout::Quorate).decode(&bytes).is_err());
+        assert!(place(Layout::Raw).decode(&bytes).is_err());
+    }
+
+    #[test]
+    fn each_layout_has_its_keys() {
+        let key = |layout, root| Place::new(layout, root, "api").unwrap().key("a").unwrap();
+        assert_eq!(key(Layout::Quorate, None), "services/api/a");
+        assert_eq!(key(Layout::Quorate, Some("x")), "x/api/a");
+        assert_eq!(key(Layout::Quorate, Some("")), "api/a");
+        assert_eq!(key(Layout::Raw, None), "api/a");
+        assert_eq!(key(Layout::Grpc, Some("x/")), "x/api/a");
+        let deep = Place::new(Layout::Grpc, None, "foo/bar").unwrap();
+        assert_eq!(deep.key("h:1").unwrap(), "foo/bar/h:1");
+
+        let key = Key::from("services/api/a/b");
+        assert_eq!(place(Layout::Quorate).role(&key), KeyRole::Other);
+        let key = Key::from("api/a/b");
+        assert_eq!(place(Layout::Raw).role(&key), KeyRole::Instance("a/b"));
+        let key = Key::from(b"api/\xff".as_slice());
+        assert_eq!(place(Layout::Raw).role(&key), KeyRole::Malformed);
+    }
+
+    #[test]
+    fn names_and_ids_that_cannot_be_are_refused() {
+        for name in ["", "a/b"] {
+            let error = Place::new(Layout::Quorate, None, name).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            let error = place(Layout::Raw).key(name).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        }
+        let error = place(Layout::Raw).encode(&Instance::new("")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+}
