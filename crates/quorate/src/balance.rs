@@ -11,8 +11,11 @@
 //! - An instance that cannot be called is left alone for a while, as [`Picker`] tells. A call of which
 //!   nothing was sent yet goes to another instance; any other is the caller's to repeat.
 //!
-//! An instance that hangs is noticed by calls that have a deadline (`Request::set_timeout`) or by
-//! [`Options::keep_alive`]. A call that the caller drops says nothing of its instance.
+//! - A deadline (`Request::set_timeout`, or [`Options::timeout`]) is for all that a call waits for: an
+//!   instance, a connection, and the beginning of the answer.
+//!
+//! An instance that hangs is noticed by calls that have a deadline or by [`Options::keep_alive`]. A call
+//! that the caller drops says nothing of its instance.
 //!
 //! # Examples
 //!
@@ -32,27 +35,29 @@
 //! # }
 //! ```
 
+mod connections;
 mod loan;
+mod options;
 
 use std::{
-    collections::HashMap,
     error::Error,
-    fmt,
+    fmt, future,
+    pin::pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures_core::future::BoxFuture;
-use http::{Request, Response};
-use tonic::{
-    Code, Status, TimeoutExpired,
-    body::Body,
-    transport::{self, ClientTlsConfig, Endpoint},
-};
+use http::{Request, Response, request::Parts};
+use tonic::{Code, Status, TimeoutExpired, body::Body, transport};
 
-use self::loan::lend;
-use crate::{Change, Instance, Pick, Picker, Strategy, Tracker, link::lock};
+pub use self::options::Options;
+use self::{
+    connections::Connections,
+    loan::{Loan, lend},
+};
+use crate::{Pick, Picker, Runtime, Tracker, link::lock};
 
 /// To how many instances one call is offered.
 const ATTEMPTS: usize = 5;
@@ -62,89 +67,10 @@ pub fn channel(tracker: &Tracker, options: Options) -> Channel {
     Channel {
         shared: Arc::new(Shared {
             picker: tracker.picker(options.strategy),
-            connections: Mutex::new(Connections {
-                tracker: tracker.clone(),
-                open: HashMap::new(),
-            }),
+            connections: Mutex::new(Connections::new(tracker.clone())),
+            runtime: Arc::clone(tracker.link().runtime()),
             options,
         }),
-    }
-}
-
-/// How a [`Channel`] picks, connects and waits.
-#[derive(Clone, Debug)]
-#[must_use = "options do nothing by themselves"]
-pub struct Options {
-    strategy: Strategy,
-    wait: Duration,
-    connect_timeout: Duration,
-    timeout: Option<Duration>,
-    keep_alive: Option<Duration>,
-    tls: Option<ClientTlsConfig>,
-}
-
-impl Options {
-    /// In turn, without a wait for instances, without TLS, and with a second to connect.
-    pub fn new() -> Self {
-        Self {
-            strategy: Strategy::RoundRobin,
-            wait: Duration::ZERO,
-            connect_timeout: Duration::from_secs(1),
-            timeout: None,
-            keep_alive: None,
-            tls: None,
-        }
-    }
-
-    /// How calls are spread.
-    pub fn strategy(self, strategy: Strategy) -> Self {
-        Self { strategy, ..self }
-    }
-
-    /// How long a call waits for an instance if there is none that it could go to.
-    pub fn wait(self, wait: Duration) -> Self {
-        Self { wait, ..self }
-    }
-
-    /// How long it may take to connect to an instance.
-    pub fn connect_timeout(self, connect_timeout: Duration) -> Self {
-        Self {
-            connect_timeout,
-            ..self
-        }
-    }
-
-    /// How long it may take from a call to the beginning of its answer, if the call does not say.
-    pub fn timeout(self, timeout: Duration) -> Self {
-        Self {
-            timeout: Some(timeout),
-            ..self
-        }
-    }
-
-    /// Pings an instance this often while calls run on it, and gives it up if it does not answer. The
-    /// servers have to allow it: Go's refuse more than one ping in five minutes if nothing else is
-    /// said.
-    pub fn keep_alive(self, interval: Duration) -> Self {
-        Self {
-            keep_alive: Some(interval),
-            ..self
-        }
-    }
-
-    /// Connects with TLS. The name in an instance's certificate is the host of its address, unless the
-    /// configuration has another.
-    pub fn tls(self, tls: ClientTlsConfig) -> Self {
-        Self {
-            tls: Some(tls),
-            ..self
-        }
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -174,94 +100,126 @@ impl tower::Service<Request<Body>> for Channel {
 struct Shared {
     picker: Picker,
     connections: Mutex<Connections>,
+    runtime: Arc<dyn Runtime>,
     options: Options,
-}
-
-/// The connections to instances, each opened when it is first used.
-struct Connections {
-    /// Tells which to let go of.
-    tracker: Tracker,
-    open: HashMap<Arc<str>, transport::Channel>,
 }
 
 impl Shared {
     async fn call(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let (head, mut body) = request.into_parts();
+        let mut deadline = self.deadline(&head);
         let mut tried: Vec<Arc<str>> = Vec::new();
         let mut failure = None;
         while tried.len() < ATTEMPTS {
-            let Some(pick) = self.pick().await else {
-                break;
+            let pick = match self.pick(&mut deadline).await {
+                Ok(Some(pick)) => pick,
+                Ok(None) => break,
+                Err(Late) => {
+                    let failure = failure.unwrap_or_else(|| self.nobody());
+                    return Err(Status::deadline_exceeded(failure.message()));
+                }
             };
             if tried.contains(pick.shared_id()) {
                 break;
             }
             tried.push(Arc::clone(pick.shared_id()));
-            let connection = match self.connection(&pick) {
+            let connection = match lock(&self.connections).get(&pick, &self.options) {
                 Ok(connection) => connection,
                 Err(error) => {
-                    failure = Some(unavailable(&pick, error));
-                    pick.failed();
+                    failure = Some(unavailable(pick, error.into()));
                     continue;
                 }
             };
             let (lent, loan) = lend(body);
             let request = Request::from_parts(head.clone(), lent);
-            match send(connection, request).await {
+            match self.send(connection, request, loan, &mut deadline).await {
                 Ok(response) => {
                     pick.succeeded();
                     return Ok(response);
                 }
-                Err(error) => {
-                    let Some(untouched) = loan.back() else {
-                        return Err(broken(pick, error));
-                    };
-                    failure = Some(unavailable(&pick, error));
-                    pick.failed();
+                Err(Failure::Unsent(untouched, error)) => {
+                    failure = Some(unavailable(pick, error));
                     body = untouched;
                 }
+                Err(Failure::Broken(error)) => return Err(broken(pick, error)),
+                Err(Failure::Late) => return Err(late(pick)),
             }
         }
         Err(failure.unwrap_or_else(|| self.nobody()))
     }
 
+    /// Waits until a call must have been answered.
+    fn deadline(&self, head: &Parts) -> BoxFuture<'static, ()> {
+        match asked_timeout(head).or(self.options.timeout) {
+            Some(timeout) => self.runtime.sleep_until(self.runtime.now() + timeout),
+            None => Box::pin(future::pending()),
+        }
+    }
+
     /// Picks an instance, waiting for one if there is none and the options say so.
-    async fn pick(&self) -> Option<Pick> {
+    async fn pick(&self, deadline: &mut BoxFuture<'static, ()>) -> Result<Option<Pick>, Late> {
         if let Some(pick) = self.picker.pick() {
-            return Some(pick);
+            return Ok(Some(pick));
         }
         let mut tracker = self.tracker();
         tracker.snapshot();
-        let runtime = tracker.link().runtime();
-        let mut end = runtime.sleep_until(runtime.now() + self.options.wait);
+        let mut end = self
+            .runtime
+            .sleep_until(self.runtime.now() + self.options.wait);
         loop {
             if let Some(pick) = self.picker.pick() {
-                return Some(pick);
+                return Ok(Some(pick));
             }
             tokio::select! {
                 biased;
-                changed = tracker.changed() => {
-                    changed.ok()?;
-                }
-                () = &mut end => return None,
+                changed = tracker.changed() => if changed.is_err() {
+                    return Ok(None);
+                },
+                () = &mut end => return Ok(None),
+                () = &mut *deadline => return Err(Late),
             }
         }
     }
 
-    fn connection(&self, pick: &Pick) -> Result<transport::Channel, transport::Error> {
-        let mut connections = lock(&self.connections);
-        connections.close_former();
-        if let Some(open) = connections.open.get(pick.id()) {
-            return Ok(open.clone());
+    /// Sends a request over a connection. Those that wait for one fail one after the other, each after
+    /// an attempt to connect of its own, so a request waits for no longer than one attempt may take.
+    async fn send(
+        &self,
+        mut connection: transport::Channel,
+        request: Request<Body>,
+        loan: Loan,
+        deadline: &mut BoxFuture<'static, ()>,
+    ) -> Result<Response<Body>, Failure> {
+        let patience = self.options.connect_timeout;
+        let mut connecting = self.runtime.sleep_until(self.runtime.now() + patience);
+        let mut is_connecting = true;
+        let mut sending = pin!(async {
+            use tower::Service;
+
+            future::poll_fn(|cx| connection.poll_ready(cx)).await?;
+            connection.call(request).await
+        });
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut sending => return answer.map_err(|error| match loan.back() {
+                    Some(body) => Failure::Unsent(body, error.into()),
+                    None => Failure::Broken(error),
+                }),
+                () = &mut *deadline => return Err(Failure::Late),
+                () = &mut connecting, if is_connecting => {
+                    if let Some(body) = loan.back() {
+                        let message = format!("no connection in {patience:?}");
+                        return Err(Failure::Unsent(body, message.into()));
+                    }
+                    is_connecting = false;
+                }
+            }
         }
-        let opened = self.options.endpoint(pick.instance())?.connect_lazy();
-        let id = Arc::clone(pick.shared_id());
-        connections.open.insert(id, opened.clone());
-        Ok(opened)
     }
 
     fn tracker(&self) -> Tracker {
-        lock(&self.connections).tracker.clone()
+        lock(&self.connections).tracker().clone()
     }
 
     /// Tells that there is nobody to call.
@@ -279,63 +237,56 @@ impl Shared {
     }
 }
 
-impl Connections {
-    /// Lets go of the connections to addresses that are not told any more. What runs on them goes on.
-    fn close_former(&mut self) {
-        while let Some(change) = self.tracker.take_change() {
-            match change {
-                Change::Joined(..) => {}
-                Change::Left(id) | Change::Updated(id, _) => {
-                    self.open.remove(&id);
-                }
-            }
-        }
-    }
+/// The deadline of a call has passed.
+struct Late;
+
+/// Why an instance did not answer a call.
+enum Failure {
+    /// Nothing was sent.
+    Unsent(Body, BoxError),
+    /// What was sent has no answer.
+    Broken(transport::Error),
+    /// The deadline has passed.
+    Late,
 }
 
-impl Options {
-    fn endpoint(&self, instance: &Instance) -> Result<Endpoint, transport::Error> {
-        let address = match instance.address.contains("://") {
-            true => instance.address.clone(),
-            false if self.tls.is_some() => format!("https://{}", instance.address),
-            false => format!("http://{}", instance.address),
-        };
-        let mut endpoint = Endpoint::from_shared(address)?.connect_timeout(self.connect_timeout);
-        if let Some(timeout) = self.timeout {
-            endpoint = endpoint.timeout(timeout);
-        }
-        if let Some(interval) = self.keep_alive {
-            endpoint = endpoint
-                .http2_keep_alive_interval(interval)
-                .keep_alive_timeout(interval);
-        }
-        match &self.tls {
-            Some(tls) => endpoint.tls_config(tls.clone()),
-            None => Ok(endpoint),
-        }
-    }
-}
+type BoxError = Box<dyn Error + Send + Sync>;
 
-async fn send(
-    mut connection: transport::Channel,
-    request: Request<Body>,
-) -> Result<Response<Body>, transport::Error> {
-    use tower::Service;
-
-    std::future::poll_fn(|cx| connection.poll_ready(cx)).await?;
-    connection.call(request).await
+/// The timeout that a call has of its own: digits and a unit.
+fn asked_timeout(head: &Parts) -> Option<Duration> {
+    let text = head.headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at(text.len().checked_sub(1)?);
+    let unit = match unit {
+        "H" => Duration::from_secs(3600),
+        "M" => Duration::from_secs(60),
+        "S" => Duration::from_secs(1),
+        "m" => Duration::from_millis(1),
+        "u" => Duration::from_micros(1),
+        "n" => Duration::from_nanos(1),
+        _ => return None,
+    };
+    Some(unit.saturating_mul(digits.parse().ok()?))
 }
 
 /// The failure of a call of which nothing was sent.
-fn unavailable(pick: &Pick, error: transport::Error) -> Status {
+fn unavailable(pick: Pick, error: BoxError) -> Status {
     let address = &pick.instance().address;
     let mut status = Status::unavailable(format!(
         "{} at {address} cannot be called: {}",
         pick.id(),
-        causes(&error)
+        causes(&*error)
     ));
-    status.set_source(Arc::new(error));
+    status.set_source(error.into());
+    pick.failed();
     status
+}
+
+/// The failure of a call whose deadline has passed.
+fn late(pick: Pick) -> Status {
+    let address = &pick.instance().address;
+    let message = format!("{} at {address} did not answer in time", pick.id());
+    pick.failed();
+    Status::deadline_exceeded(message)
 }
 
 /// The failure of a call that may have reached its instance.

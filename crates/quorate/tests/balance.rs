@@ -93,6 +93,11 @@ async fn register(client: &Client, id: &str, server: &Server) -> Registration {
     api(client).register(id, server.instance()).await.unwrap()
 }
 
+async fn register_at(client: &Client, id: &str, address: &str) -> Registration {
+    let instance = Instance::new(address);
+    api(client).register(id, instance).await.unwrap()
+}
+
 async fn track(client: &Client) -> Tracker {
     api(client).track().await.unwrap()
 }
@@ -439,24 +444,150 @@ async fn an_instance_that_moves_is_called_where_it_is() {
     assert_eq!((a.calls(), b.calls()), (1, 1));
 }
 
+/// An address whose packets are dropped: nobody accepts, and the queue of connections is full.
+struct BlackHole {
+    address: String,
+    _kept: (TcpListener, Vec<JoinHandle<()>>),
+}
+
+impl BlackHole {
+    async fn new() -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut fillers = Vec::new();
+        for _ in 0..4 {
+            fillers.push(tokio::spawn(async move {
+                let _open = TcpStream::connect(address).await;
+                std::future::pending::<()>().await;
+            }));
+        }
+        sleep(Duration::from_millis(100)).await;
+        let refused = timeout(Duration::from_millis(300), TcpStream::connect(address)).await;
+        assert!(refused.is_err(), "it should not be reached");
+        Self {
+            address: address.to_string(),
+            _kept: (listener, fillers),
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_calls_at_once_do_not_wait_in_a_row_for_a_host_that_is_cut_off() {
+    let client = client().await;
+    let server = Server::start().await;
+    let hole = BlackHole::new().await;
+    let _server = register(&client, "a", &server).await;
+    let _hole = register_at(&client, "hole", &hole.address).await;
+    let channel = balance::channel(&track(&client).await, Options::new());
+    let start = Instant::now();
+    let calls = (0..20).map(|_| check(&channel));
+    let answers = futures_util::future::join_all(calls).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_deadline_is_for_all_that_a_call_waits_for() {
+    let client = client().await;
+    let tracker = track(&client).await;
+    let late = async |channel: &Channel| {
+        let mut request = Request::new(HealthCheckRequest::default());
+        request.set_timeout(Duration::from_millis(200));
+        let start = Instant::now();
+        let error = HealthClient::new(channel.clone()).check(request).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+        assert!(start.elapsed() < Duration::from_millis(800));
+        error
+    };
+    // For an instance.
+    let patient = Options::new().wait(Duration::from_secs(20));
+    let error = late(&balance::channel(&tracker, patient)).await;
+    assert!(
+        error.message().contains("service api has no instance"),
+        "{error}"
+    );
+    // For a connection.
+    let hole = BlackHole::new().await;
+    let _hole = register_at(&client, "hole", &hole.address).await;
+    until("it is known", async || tracker.peek().len() == 1).await;
+    late(&balance::channel(&tracker, Options::new())).await;
+}
+
+#[tokio::test]
+async fn the_timeout_of_a_channel_is_for_calls_that_have_none() {
+    let client = client().await;
+    let server = Server::start().await;
+    let slow = Proxy::after(&server.address, Duration::from_millis(500)).await;
+    let instance = Instance::new(&slow.address);
+    let _registration = api(&client).register("a", instance).await.unwrap();
+    let tracker = track(&client).await;
+    let options = Options::new().timeout(Duration::from_millis(100));
+    let error = check(&balance::channel(&tracker, options.clone())).await;
+    assert_eq!(error.unwrap_err().code(), Code::DeadlineExceeded);
+    let mut request = Request::new(HealthCheckRequest::default());
+    request.set_timeout(Duration::from_secs(10));
+    let channel = balance::channel(&tracker, options);
+    HealthClient::new(channel).check(request).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_changes_beside_the_address_keeps_the_connection() {
+    let client = client().await;
+    let server = Server::start().await;
+    let proxy = Proxy::to(&server.address).await;
+    let instance = Instance::new(&proxy.address);
+    let mut registration = api(&client).register("a", instance.clone()).await.unwrap();
+    let tracker = track(&client).await;
+    let channel = balance::channel(&tracker, Options::new());
+    for weight in 1..5 {
+        registration
+            .set(instance.clone().weight(weight))
+            .await
+            .unwrap();
+        until("it is known", async || {
+            tracker.peek().get("a").unwrap().weight == weight
+        })
+        .await;
+        check(&channel).await.unwrap();
+    }
+    assert_eq!(proxy.connections.load(Ordering::SeqCst), 1);
+}
+
 /// Passes connections on until it is killed.
 struct Proxy {
     address: String,
+    connections: Arc<AtomicUsize>,
     stop: CancellationToken,
 }
 
 impl Proxy {
     async fn to(server: &str) -> Self {
+        Self::after(server, Duration::ZERO).await
+    }
+
+    /// Passes nothing on for a while.
+    async fn after(server: &str, pause: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = CancellationToken::new();
         let (server, stopped) = (server.to_owned(), stop.clone());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
         tokio::spawn(async move {
             let accept = async {
                 loop {
                     let (mut here, _) = listener.accept().await.unwrap();
+                    count.fetch_add(1, Ordering::SeqCst);
                     let (server, stopped) = (server.clone(), stopped.clone());
                     tokio::spawn(async move {
+                        sleep(pause).await;
                         let mut there = TcpStream::connect(server).await.unwrap();
                         let copy = tokio::io::copy_bidirectional(&mut here, &mut there);
                         tokio::select! {
@@ -471,7 +602,11 @@ impl Proxy {
                 () = stopped.cancelled() => {}
             }
         });
-        Self { address, stop }
+        Self {
+            address,
+            connections,
+            stop,
+        }
     }
 
     fn kill(&self) {

@@ -26,8 +26,8 @@ pub(super) fn lend(body: Body) -> (Body, Loan) {
 pub(super) struct Loan(Arc<Mutex<State>>);
 
 impl Loan {
-    /// The body, if it was not read; called when the connection has dropped the request.
-    pub(super) fn back(self) -> Option<Body> {
+    /// The body, if it was not read. If the connection still has the request it cannot read it any more.
+    pub(super) fn back(&self) -> Option<Body> {
         let mut state = lock(&self.0);
         if state.read { None } else { state.body.take() }
     }

@@ -248,6 +248,12 @@ impl Tracker {
         state.failure.clone().unwrap_or_else(ended)
     }
 
+    /// The instances as this reader knows them.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn told(&self) -> &Instances {
+        &self.told
+    }
+
     pub(crate) fn link(&self) -> &Link {
         &self.link
     }
