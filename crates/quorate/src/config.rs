@@ -298,22 +298,32 @@ where
         }
     }
 
-    /// Decodes and validates. What the type or the validator panic at is refused as well.
+    /// Decodes and validates a state of the store.
     fn decode(&self, present: &Present) -> Result<T, Refusal> {
-        if present.is_empty() {
+        let Some(first) = present.values().next() else {
             return Err(Rejection::Deleted.into());
+        };
+        match self.place {
+            Place::Key => Ok(self.decode_document(&first.value)?),
+            Place::Prefix => self.judge(|| fields::decode(&self.name, present)),
         }
+    }
+
+    fn decode_document(&self, document: &[u8]) -> Result<T, Rejection> {
+        self.judge(|| {
+            let value = self.format.decode(document);
+            value.map_err(Rejection::Undecodable)
+        })
+    }
+
+    /// Validates what is decoded. What the type or the validator panic at is refused as well.
+    fn judge<R: From<Rejection>>(&self, decode: impl FnOnce() -> Result<T, R>) -> Result<T, R> {
         let judge = || {
-            let value = match self.place {
-                Place::Key => {
-                    let document = present.values().next().map_or(&[][..], |kv| &kv.value);
-                    self.format
-                        .decode(document)
-                        .map_err(Rejection::Undecodable)?
-                }
-                Place::Prefix => fields::decode(&self.name, present)?,
-            };
-            self.check(&value).map_err(Rejection::Invalid)?;
+            let value = decode()?;
+            match &self.validator {
+                Some(check) => check(&value).map_err(Rejection::Invalid)?,
+                None => {}
+            }
             Ok(value)
         };
         catch_unwind(AssertUnwindSafe(judge))
@@ -325,12 +335,6 @@ where
             (Rejection::Deleted, Some(default)) => Ok(default()),
             _ => Err(rejected.into_error()),
         }
-    }
-}
-
-impl<T, L> Config<T, L> {
-    fn check(&self, value: &T) -> Result<(), String> {
-        self.validator.as_ref().map_or(Ok(()), |check| check(value))
     }
 }
 

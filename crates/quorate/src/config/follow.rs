@@ -44,7 +44,9 @@ where
         Err(error) if cached && error.is_retryable() => follower.cached(error).await,
         Err(error) => Err(error),
     };
-    let state = first.map_err(|error| error.context(format!("config {}", follower.config.name)))?;
+    let name = &follower.config.name;
+    let mut state = first.map_err(|error| error.context(format!("config {name}")))?;
+    state.stale = follower.is_stale();
     let (sender, state) = watch::channel(state);
     runtime.spawn(Box::pin(follower.run(sender)));
     Ok(ConfigWatch::new(state))
@@ -141,9 +143,8 @@ where
 
     /// The first state, from the cache because the store did not answer.
     async fn cached(&mut self, error: Error) -> Result<State<T>> {
-        let (cached, mut state) = self.load(error).await?;
+        let (cached, state) = self.load(error).await?;
         self.judged = cached;
-        state.stale = true;
         Ok(state)
     }
 
@@ -248,22 +249,29 @@ where
     /// Takes over what is there, if it is another than before and good.
     async fn judge(&mut self, state: &watch::Sender<State<T>>) {
         self.caught_up = true;
-        self.tell_stale(state);
         if is_same(&self.judged, &self.present) {
+            self.tell_stale(state);
             return;
         }
         self.judged.clone_from(&self.present);
         let revision = self.config.revision(&self.present, self.at);
-        match self.config.decode(&self.present) {
+        let (decoded, stale) = (self.config.decode(&self.present), self.is_stale());
+        match decoded {
             Ok(value) => {
                 tracing::info!(key = %self.config.name, %revision, "configuration taken over");
-                state.send_modify(|state| state.accept(value, revision));
+                state.send_modify(|state| {
+                    state.accept(value, revision);
+                    state.stale = stale;
+                });
                 self.keep(revision).await;
             }
             Err(refusal) => {
                 let rejected = refusal.reject(&self.config, revision);
                 tracing::warn!(%rejected, "configuration refused: the last good one stays");
-                state.send_modify(|state| state.reject(rejected));
+                state.send_modify(|state| {
+                    state.reject(rejected);
+                    state.stale = stale;
+                });
             }
         }
     }
@@ -279,8 +287,12 @@ where
         }
     }
 
+    fn is_stale(&self) -> bool {
+        !(self.connected && self.caught_up)
+    }
+
     fn tell_stale(&self, state: &watch::Sender<State<T>>) {
-        let stale = !(self.connected && self.caught_up);
+        let stale = self.is_stale();
         state.send_if_modified(|state| std::mem::replace(&mut state.stale, stale) != stale);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::Config;
+use super::{Config, Rejection};
 use crate::{Error, ErrorKind, KeyValue, Result, Revision};
 
 impl<T> Config<T>
@@ -13,8 +13,9 @@ where
     ///
     /// # Errors
     ///
-    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a value that the validator refuses or the
-    /// format cannot express; otherwise as [`Client::put`](crate::Client::put).
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a value that the validator refuses, or that
+    /// the format cannot express so that it can be read; otherwise as
+    /// [`Client::put`](crate::Client::put).
     ///
     /// # Cancel safety
     ///
@@ -76,13 +77,18 @@ where
         Ok((!same).then_some(after))
     }
 
-    /// The document of a value that the validator lets pass.
+    /// The document of a value, if who reads it takes it over.
     fn encode(&self, value: &T) -> Result<String> {
         let refused = |why: String| {
             let message = format!("the new value of {}: {why}", self.name);
             Error::new(ErrorKind::InvalidArgument, message)
         };
-        self.check(value).map_err(refused)?;
-        self.format.encode(value).map_err(refused)
+        let document = self.format.encode(value).map_err(refused)?;
+        // It may read as something else: JSON has no infinite numbers.
+        match self.decode_document(document.as_bytes()) {
+            Ok(_) => Ok(document),
+            Err(Rejection::Invalid(why)) => Err(refused(why)),
+            Err(why) => Err(refused(format!("it cannot be read back: {why}"))),
+        }
     }
 }

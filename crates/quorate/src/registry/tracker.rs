@@ -103,13 +103,17 @@ impl Service {
         let link = self.client().link().clone();
         let request = WatchRequest::new(KeyRange::prefix(place.prefix()));
         let mut observation = Observation::new(&link, request, Start::Snapshot);
+        let mut stale = false;
         let snapshot = loop {
-            if let News::Reset(snapshot) = observation.next().await? {
-                break snapshot;
+            match observation.next().await? {
+                News::Reset(snapshot) => break snapshot,
+                News::Current(current) => stale = !current,
+                News::Changes(_) => {}
             }
         };
         let state = State {
             instances: Instances::read(&place, snapshot, &Instances::default()),
+            stale,
             ..State::default()
         };
         let told = state.instances.clone();
