@@ -35,7 +35,8 @@ pub(crate) enum News {
     Reset(Snapshot),
     /// The changes of the next revision that has any.
     Changes(Changes),
-    /// Whether what was told is up to date as far as is known. At the beginning it is taken to be.
+    /// Whether what was told is up to date as far as is known. At the beginning it is taken to be. After
+    /// a break it is again once all that was missed is told.
     Current(bool),
 }
 
@@ -53,6 +54,8 @@ pub(crate) struct Observation {
     seeks_oldest: Option<Revision>,
     /// What was told last by [`News::Current`].
     current: bool,
+    /// Whether history was lost, and the state was not read anew yet.
+    is_lost: bool,
     backoff: Backoff,
     /// When the next attempt to list may be made.
     not_before: Option<Moment>,
@@ -89,6 +92,7 @@ impl Observation {
             source: Source::None,
             seeks_oldest: None,
             current: true,
+            is_lost: false,
             backoff: Backoff::new(link.runtime()),
             not_before: None,
         }
@@ -134,7 +138,7 @@ impl Observation {
             return Ok(Some(News::Changes(changes)));
         }
         let current = self.is_current();
-        if current != self.current {
+        if current != self.current && !(current && self.has_more()) {
             self.current = current;
             return Ok(Some(News::Current(current)));
         }
@@ -196,6 +200,7 @@ impl Observation {
             }
         }
         self.position = Position::At(Start::Snapshot);
+        self.is_lost = true;
     }
 
     /// The oldest revision to go on from if that is what is sought. What was compacted away since the
@@ -216,10 +221,18 @@ impl Observation {
         let connected = match &self.source {
             // Nobody has failed yet.
             Source::None => true,
-            Source::Shared(shared, _) => shared.is_connected(),
+            Source::Shared(shared, _) => shared.is_current(),
             Source::Own { connected, .. } => *connected,
         };
-        connected && self.not_before.is_none()
+        connected && !self.is_lost && self.not_before.is_none()
+    }
+
+    /// Whether there are changes to be taken without waiting.
+    fn has_more(&self) -> bool {
+        match (&self.source, self.position) {
+            (Source::Shared(shared, _), Position::Next(next)) => shared.has(next),
+            _ => false,
+        }
     }
 
     /// Finds the revision to go on from.
@@ -249,6 +262,7 @@ impl Observation {
         };
         self.backoff.reset();
         self.position = Position::Next(next);
+        self.is_lost = false;
         Ok(snapshot)
     }
 

@@ -3,16 +3,18 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
+    pin::pin,
     sync::{Arc, Mutex, Weak},
 };
 
+use futures_util::future::{Either, select};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Changes, Error, ErrorKind, Key, Result, Revision, WatchRequest,
+    Changes, Error, ErrorKind, Key, Result, Revision, Runtime, WatchRequest,
     link::{Link, lock},
-    watch::{Feed, Resume, Signal},
+    watch::{Feed, QUIET, Resume, Signal},
 };
 
 /// What is kept for observers who are not quite there: those who need more read for themselves.
@@ -45,6 +47,10 @@ struct State {
     /// The latest changes, by revision.
     changes: VecDeque<Changes>,
     bytes: usize,
+    /// The revision up to which the watch has told all, as far as is known.
+    told: Revision,
+    /// The revision that the watch has to tell to make up for what it missed.
+    missed: Option<Revision>,
     /// Whether the stream broke and is not open again.
     broken: bool,
     end: Option<Error>,
@@ -88,7 +94,7 @@ impl SharedWatch {
             _stop: stop.clone().drop_guard(),
         });
         let feed = Feed::new(link, request, Resume::Exactly);
-        let reader = Reader(Arc::downgrade(&shared)).read(feed);
+        let reader = Reader(Arc::downgrade(&shared)).read(feed, Arc::clone(link.runtime()));
         link.runtime().spawn(Box::pin(async move {
             tokio::select! {
                 biased;
@@ -114,9 +120,17 @@ impl SharedWatch {
         }
     }
 
-    /// Whether the stream has not failed, or is open again.
-    pub(crate) fn is_connected(&self) -> bool {
-        !lock(&self.state).broken
+    /// Whether the stream has not failed, or is open again and has told what it missed.
+    pub(crate) fn is_current(&self) -> bool {
+        let state = lock(&self.state);
+        !state.broken && state.missed.is_none()
+    }
+
+    /// Whether there are changes from revision `next` on.
+    pub(crate) fn has(&self, next: Revision) -> bool {
+        let state = lock(&self.state);
+        let last = state.changes.back();
+        last.is_some_and(|changes| changes.revision() >= next)
     }
 
     fn has_ended(&self) -> bool {
@@ -159,11 +173,19 @@ impl SharedWatch {
         let mut state = lock(&self.state);
         match signal {
             Ok(Signal::Opened(header)) => {
-                state.base.get_or_insert(header.revision);
+                if state.base.is_none() {
+                    state.base = Some(header.revision);
+                    state.told = header.revision;
+                }
                 state.cluster_id = header.cluster_id;
                 state.broken = false;
+                state.missed = Some(header.revision);
+                state.told_up_to(Revision::ZERO);
             }
-            Ok(Signal::Broken) => state.broken = true,
+            Ok(Signal::Broken) => {
+                state.broken = true;
+                state.missed = None;
+            }
             Ok(Signal::Batch(batch)) => Changes::of(batch).for_each(|changes| state.push(changes)),
             Err(error) => drop(state.end.get_or_insert(error)),
         }
@@ -172,10 +194,25 @@ impl SharedWatch {
         self.changed.send_replace(());
         goes_on
     }
+
+    /// Whether the open stream still has to tell what was missed, if the server says that it has told
+    /// all up to a revision.
+    fn misses(&self, told: Revision) -> bool {
+        let mut state = lock(&self.state);
+        let missed_before = state.missed.is_some();
+        state.told_up_to(told);
+        let misses = state.missed.is_some();
+        drop(state);
+        if missed_before && !misses {
+            self.changed.send_replace(());
+        }
+        misses
+    }
 }
 
 impl State {
     fn push(&mut self, changes: Changes) {
+        self.told_up_to(changes.revision());
         self.bytes += changes.bytes();
         self.changes.push_back(changes);
         while self.changes.len() > MOST_CHANGES || self.bytes > MOST_BYTES {
@@ -184,6 +221,13 @@ impl State {
             };
             self.bytes -= dropped.bytes();
             self.base = Some(dropped.revision());
+        }
+    }
+
+    fn told_up_to(&mut self, revision: Revision) {
+        self.told = self.told.max(revision);
+        if self.missed.is_some_and(|missed| missed <= self.told) {
+            self.missed = None;
         }
     }
 }
@@ -196,8 +240,32 @@ struct Reader(Weak<SharedWatch>);
 
 impl Reader {
     /// Reads the feed into the state until its end.
-    async fn read(self, mut feed: Feed) {
-        while self.note(feed.next().await) {}
+    async fn read(self, mut feed: Feed, runtime: Arc<dyn Runtime>) {
+        loop {
+            let signal = if self.misses(&feed) {
+                let quiet = runtime.sleep_until(runtime.now() + QUIET);
+                match select(pin!(feed.next()), quiet).await {
+                    Either::Left((signal, _)) => Some(signal),
+                    Either::Right(((), _)) => None,
+                }
+            } else {
+                Some(feed.next().await)
+            };
+            match signal {
+                None => feed.ask(),
+                Some(signal) => {
+                    if !self.note(signal) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether an open stream still has to tell what was missed.
+    fn misses(&self, feed: &Feed) -> bool {
+        let shared = self.0.upgrade();
+        shared.is_some_and(|shared| shared.misses(feed.told()))
     }
 
     fn note(&self, signal: Result<Signal>) -> bool {

@@ -25,6 +25,10 @@ const IDLE: Duration = Duration::from_secs(5);
 /// How long the sign of life may take before another stream is opened.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
+/// How long a watch that has to catch up must be silent before the server is asked whether it has told
+/// all. Servers before etcd 3.4.25 and 3.5.8 say so too early, but not by that much.
+pub(crate) const QUIET: Duration = Duration::from_millis(300);
+
 /// Every change of the keys watched, in order, across disconnects.
 ///
 /// Each item holds whole revisions: the changes of one transaction are never parted. The stream ends
@@ -99,10 +103,6 @@ pub(crate) async fn replay(
     first: Revision,
     last: Revision,
 ) -> Result<Vec<Event>> {
-    /// How long the watch has to be silent before the server is asked whether it has told all. Servers
-    /// before etcd 3.4.25 and 3.5.8 say so too early, but not by that much.
-    const QUIET: Duration = Duration::from_millis(300);
-
     let runtime = link.runtime();
     let patience = link.settings().call_timeout;
     let mut feed = Feed::new(link, WatchRequest::new(keys).start(first), Resume::Exactly);
@@ -129,7 +129,7 @@ pub(crate) async fn replay(
                     return Ok(events);
                 }
             }
-            None if feed.told >= last => return Ok(events),
+            None if feed.told() >= last => return Ok(events),
             None => feed.ask(),
         }
         if runtime.now() >= deadline {
@@ -297,8 +297,13 @@ impl Feed {
         Ok(())
     }
 
+    /// The revision up to which the server said that it has told all.
+    pub(crate) fn told(&self) -> Revision {
+        self.told
+    }
+
     /// Asks the server up to which revision it has told all.
-    fn ask(&mut self) {
+    pub(crate) fn ask(&mut self) {
         if let Some(open) = &mut self.open {
             open.stream.request_progress();
         }

@@ -126,4 +126,20 @@ scenarios! {
         let Update::Changed(now) = watch.next().await.unwrap() else { panic!("refused") };
         assert_eq!(now.rps, 2);
     }
+
+    async fn a_configuration_is_stale_until_it_knows_what_it_missed(world: World) {
+        let writer = world.observer();
+        writer.put("l", r#"{"rps": 0}"#).await.unwrap();
+        let ours = world.join();
+        let watch = ours.client.config::<Limits>("l").watch().await.unwrap();
+        for rps in 1..=5 {
+            ours.faults.partition(Partition::Refuse);
+            until("it is stale", async || watch.is_stale()).await;
+            writer.put("l", format!(r#"{{"rps": {rps}}}"#)).await.unwrap();
+            writer.put("other", "").await.unwrap();
+            ours.faults.heal();
+            until("it is fresh", async || !watch.is_stale()).await;
+            assert_eq!(watch.current().rps, rps);
+        }
+    }
 }

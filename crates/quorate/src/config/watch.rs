@@ -85,9 +85,9 @@ impl<T> ConfigWatch<T> {
         self.state.borrow().revision
     }
 
-    /// Whether the store may know better: there is no connection as far as is known, or the value is
-    /// the cache's and nothing was heard of the store yet. A connection that is silent is noticed after
-    /// a few seconds.
+    /// Whether the store may know better: there is no connection as far as is known, what was missed
+    /// meanwhile is not told yet, or the value is the cache's and nothing was heard of the store yet. A
+    /// connection that is silent is noticed after a few seconds.
     pub fn is_stale(&self) -> bool {
         self.state.borrow().stale
     }

@@ -146,7 +146,8 @@ impl Tracker {
         self.state.borrow().instances.clone()
     }
 
-    /// Whether the store cannot be reached, so that the instances may have changed unseen.
+    /// Whether the store cannot be reached, or has not told yet what was missed meanwhile, so that the
+    /// instances may have changed unseen. A connection that is silent is noticed after a few seconds.
     pub fn is_stale(&self) -> bool {
         self.state.borrow().stale
     }
