@@ -320,9 +320,8 @@ where
     fn judge<R: From<Rejection>>(&self, decode: impl FnOnce() -> Result<T, R>) -> Result<T, R> {
         let judge = || {
             let value = decode()?;
-            match &self.validator {
-                Some(check) => check(&value).map_err(Rejection::Invalid)?,
-                None => {}
+            if let Some(check) = &self.validator {
+                check(&value).map_err(Rejection::Invalid)?;
             }
             Ok(value)
         };

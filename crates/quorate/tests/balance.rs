@@ -613,3 +613,38 @@ impl Proxy {
         self.stop.cancel();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_that_move_to_and_fro_under_load_are_called_where_they_are() {
+    let client = client().await;
+    let servers = [Server::start().await, Server::start().await];
+    let mut registrations = Vec::new();
+    for id in ["a", "b", "c"] {
+        registrations.push(register(&client, id, &servers[0]).await);
+    }
+    let tracker = track(&client).await;
+    let channel = balance::channel(&tracker, Options::new());
+    let load = Load::on(&channel);
+    for round in 0..200 {
+        for (n, registration) in registrations.iter_mut().enumerate() {
+            let server = &servers[(round + n) % 2];
+            registration.set(server.instance()).await.unwrap();
+        }
+    }
+    let [first, second] = servers;
+    for registration in &mut registrations {
+        registration.set(second.instance()).await.unwrap();
+    }
+    until("all are known to be there", async || {
+        let now = tracker.peek();
+        now.iter().all(|(_, one)| one.address == second.address)
+    })
+    .await;
+    sleep(Duration::from_millis(100)).await;
+    let before = first.calls();
+    check(&channel).await.unwrap();
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(first.calls(), before);
+    let failures = load.stop().await;
+    assert!(failures.is_empty(), "{failures:?}");
+}

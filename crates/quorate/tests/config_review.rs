@@ -142,4 +142,19 @@ scenarios! {
             assert_eq!(watch.current().rps, rps);
         }
     }
+
+    async fn a_cache_that_is_no_file_holds_up_no_start(world: World) {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let ours = world.join_with(ConnectOptions::memory().timeout(Duration::from_millis(700)));
+        ours.faults.partition(Partition::Refuse);
+        for path in [pipe.as_path(), directory.path(), "/dev/zero".as_ref()] {
+            let config = ours.client.config::<Limits>("l").cache(path, WhenDown::UseCache);
+            let error = config.watch().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidData);
+            assert!(error.to_string().contains("it is no file"), "{error}");
+        }
+    }
 }

@@ -212,6 +212,10 @@ impl Raw {
 }
 
 fn read(path: &Path) -> io::Result<String> {
+    // A pipe would be waited for without end.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
     let mut text = String::new();
     File::open(path)?.take(LARGEST).read_to_string(&mut text)?;
     Ok(text)

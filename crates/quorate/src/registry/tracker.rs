@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::{Instance, Instances, Picker, Service, Strategy, layout::Place};
 use crate::{
-    Changes, Error, ErrorKind, KeyRange, Result, Snapshot, WatchRequest,
+    Changes, Error, ErrorKind, KeyRange, Result, WatchRequest,
     link::Link,
     observation::{News, Observation, Start},
 };
@@ -288,7 +288,12 @@ async fn follow(mut observation: Observation, place: Place, state: watch::Sender
             news = observation.next() => news,
         };
         match news {
-            Ok(News::Reset(snapshot)) => state.send_modify(|state| state.reset(&place, snapshot)),
+            Ok(News::Reset(snapshot)) => {
+                // Readers need not wait while so much is decoded.
+                let before = state.borrow().instances.clone();
+                let now = Instances::read(&place, snapshot, &before);
+                state.send_modify(|state| state.replace(now));
+            }
             Ok(News::Changes(changes)) => state.send_modify(|state| {
                 state.apply(&place, &changes);
                 while let Some(changes) = observation.take_ready() {
@@ -317,10 +322,8 @@ impl State {
         }
     }
 
-    fn reset(&mut self, place: &Place, snapshot: Snapshot) {
-        let before = self.instances.clone();
-        self.instances = Instances::read(place, snapshot, &before);
-        let now = self.instances.clone();
+    fn replace(&mut self, now: Instances) {
+        let before = std::mem::replace(&mut self.instances, now.clone());
         before.differing(&now).for_each(|id| self.note(id));
     }
 
