@@ -76,7 +76,6 @@ enum Source {
     /// A feed of our own, until we have caught up with the others.
     Own {
         feed: Box<Feed>,
-        connected: bool,
         /// Where we shall be again. It stays open for us, or nobody might ever be there.
         shared: Arc<SharedWatch>,
     },
@@ -222,7 +221,8 @@ impl Observation {
             // Nobody has failed yet.
             Source::None => true,
             Source::Shared(shared, _) => shared.is_current(),
-            Source::Own { connected, .. } => *connected,
+            // The others are ahead.
+            Source::Own { .. } => false,
         };
         connected && !self.is_lost && self.not_before.is_none()
     }
@@ -282,18 +282,11 @@ impl Observation {
 
     /// Takes what there is from revision `next` on, or waits for it.
     async fn advance(&mut self, next: Revision) -> Result<()> {
-        if let Source::Own {
-            feed, connected, ..
-        } = &mut self.source
-        {
-            match feed.next().await? {
-                Signal::Broken => *connected = false,
-                Signal::Opened(_) => *connected = true,
-                Signal::Batch(batch) => {
-                    self.taken.extend(Changes::of(batch));
-                    self.took();
-                    self.rejoin();
-                }
+        if let Source::Own { feed, .. } = &mut self.source {
+            if let Signal::Batch(batch) = feed.next().await? {
+                self.taken.extend(Changes::of(batch));
+                self.took();
+                self.rejoin();
             }
             return Ok(());
         }
@@ -312,7 +305,6 @@ impl Observation {
                 let feed = Feed::new(&self.link, request, Resume::Exactly);
                 self.source = Source::Own {
                     feed: Box::new(feed.within(cluster_id)),
-                    connected: true,
                     shared,
                 };
             }
