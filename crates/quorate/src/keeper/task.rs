@@ -107,6 +107,7 @@ impl Task {
                 Wake::Lost(loss) => self.lost(loss),
                 Wake::News(News::Changes(batch)) => self.hear(&batch),
                 Wake::News(News::Missed(paths)) => self.missed(&paths),
+                Wake::News(News::Exchanged) => self.start_over(),
                 Wake::Opened(session) => self.opened(session),
             }
         }
@@ -311,14 +312,13 @@ impl Drop for Task {
         if self.ended {
             return;
         }
-        let slots = self.keeper.take_inbox(false).unwrap_or_default();
+        // Whoever comes from now on starts another.
+        let slots = self.keeper.abandon_inbox();
         let kept = self.entries.drain().map(|(_, entry)| entry.slot);
         for slot in kept.chain(slots) {
             slot.lose(Loss::Closed);
             self.keeper.paths.close(&slot);
             slot.tell_gone(Err(closed()));
         }
-        // Nothing came meanwhile that will be kept: whoever comes next starts another.
-        self.keeper.take_inbox(true);
     }
 }

@@ -10,7 +10,7 @@ use futures_util::{
 };
 
 use crate::{
-    Error, Key, KeyRange, Revision, WatchBatch, WatchRequest,
+    Error, ErrorKind, Key, KeyRange, Revision, WatchBatch, WatchRequest,
     link::Link,
     watch::{Feed, Resume, Signal},
 };
@@ -55,6 +55,8 @@ pub(super) enum News {
     Changes(WatchBatch),
     /// Changes of these keys may have been missed. They are watched no more.
     Missed(Vec<Key>),
+    /// The store is not the one that it was.
+    Exchanged,
 }
 
 impl Watches {
@@ -153,6 +155,7 @@ impl Watches {
                     Signal::Batch(batch) => Some(News::Changes(batch)),
                 }
             }
+            Err(error) if error.kind() == ErrorKind::ClusterChanged => Some(News::Exchanged),
             Err(error) => {
                 if !error.is_history_lost() {
                     tracing::warn!(%error, ?scope, "ephemeral keys cannot be watched");
