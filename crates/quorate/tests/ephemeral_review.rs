@@ -79,6 +79,18 @@ scenarios! {
         assert_eq!(observer.get(KEY).await.unwrap().unwrap(), written);
     }
 
+    async fn a_key_that_could_not_be_watched_for_a_while_comes_back(world: World) {
+        let observer = world.observer();
+        let ours = world.join();
+        ours.faults.next(CallKind::Watch, Fate::Refuse(ErrorKind::PermissionDenied));
+        let key = ours.client.ephemeral(KEY).create("idle").await.unwrap();
+        ours.faults.reached(CallKind::Watch, 1).await;
+        let token = key.token();
+        observer.delete(KEY).await.unwrap();
+        until("it is back", async || key.is_held() && key.token() > token).await;
+        until("it is watched", async || ours.faults.open_streams(CallKind::Watch) == 1).await;
+    }
+
     async fn an_answer_to_a_former_owner_is_none_to_the_next(world: World) {
         let ours = world.join();
         let session = ours.client.session().await.unwrap();

@@ -1,6 +1,6 @@
 //! What a keeper sends, and what it makes of the answer.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
 
@@ -11,9 +11,6 @@ use super::{
     watches::Watches,
 };
 use crate::{Error, ErrorKind, Key, Result, Session, TxnResult};
-
-/// When a key that was refused is tried again, if its owner cannot be told so.
-const LATER: Duration = Duration::from_secs(5);
 
 /// A batch on its way.
 pub(super) struct Flight {
@@ -160,8 +157,7 @@ impl Task {
             }
             Some(_) => {
                 entry.slot.tell(|told| told.error = Some(error));
-                let when = self.link.runtime().now() + LATER;
-                self.later.insert((when, path.clone()));
+                self.retry_later(path.clone());
             }
         }
     }

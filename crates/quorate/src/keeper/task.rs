@@ -25,6 +25,9 @@ use crate::{
 /// never. The watch begins where the knowledge ends, so nothing is missed.
 const UNWATCHED: Duration = Duration::from_millis(100);
 
+/// How long a key rests that was refused, if its owner cannot be told so.
+const LATER: Duration = Duration::from_secs(5);
+
 /// The task of one [`Keeper`].
 pub(super) struct Task {
     pub(super) keeper: Arc<Keeper>,
@@ -107,6 +110,7 @@ impl Task {
                 Wake::Lost(loss) => self.lost(loss),
                 Wake::News(News::Changes(batch)) => self.hear(&batch),
                 Wake::News(News::Missed(paths)) => self.missed(&paths),
+                Wake::News(News::Refused(path)) => self.retry_later(path),
                 Wake::News(News::Exchanged) => self.start_over(),
                 Wake::Opened(session) => self.opened(session),
             }
@@ -180,7 +184,7 @@ impl Task {
         }
         while self.later.first().is_some_and(|(when, _)| *when <= now) {
             if let Some((_, path)) = self.later.pop_first() {
-                self.review(&path);
+                self.missed(&[path]);
             }
         }
         if self.watch_at.is_some_and(|when| when <= now) {
@@ -294,6 +298,12 @@ impl Task {
             self.unwatched.remove(path);
             self.watches.remove(path);
         }
+    }
+
+    /// Lets a key rest that was refused, then looks at it, and watches it, anew.
+    pub(super) fn retry_later(&mut self, path: Key) {
+        let when = self.link.runtime().now() + LATER;
+        self.later.insert((when, path));
     }
 
     pub(super) fn pause(&mut self) {

@@ -55,6 +55,8 @@ pub(super) enum News {
     Changes(WatchBatch),
     /// Changes of these keys may have been missed. They are watched no more.
     Missed(Vec<Key>),
+    /// This key cannot be watched now.
+    Refused(Key),
     /// The store is not the one that it was.
     Exchanged,
 }
@@ -164,7 +166,7 @@ impl Watches {
                         Scope::Directory(name) => {
                             self.directories.get_mut(name)?.is_refused = true;
                         }
-                        Scope::Single(_) => return None,
+                        Scope::Single(key) => return Some(News::Refused(key.clone())),
                     }
                 }
                 Some(News::Missed(self.missed(scope)))
