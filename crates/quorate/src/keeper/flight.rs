@@ -66,7 +66,7 @@ impl Task {
             return;
         };
         for sent in &batch.steps {
-            if let Some(entry) = self.sender(sent) {
+            if let Some(entry) = self.entries.get_mut(&sent.slot.path) {
                 entry.in_flight = false;
             }
         }
@@ -75,11 +75,9 @@ impl Task {
                 self.backoff.reset();
                 let lease = batch.session.as_ref().map(Session::lease);
                 for (sent, answer) in batch.steps.iter().zip(&answers) {
-                    let Some(entry) = self.sender(sent) else {
-                        continue;
-                    };
-                    let learnt = entry.learn(sent.step, sent.goal.as_ref(), lease, at, answer);
-                    if !learnt {
+                    if let Some(entry) = self.sender(sent)
+                        && !entry.learn(sent.step, sent.goal.as_ref(), lease, at, answer)
+                    {
                         self.pause();
                     }
                     self.report(&sent.slot.path);
@@ -130,7 +128,7 @@ impl Task {
     fn guilty(&mut self, sent: &Sent, error: &Error) {
         let path = &sent.slot.path;
         let Some(entry) = self.sender(sent) else {
-            return;
+            return self.review(path);
         };
         entry.alone = true;
         let Some(goal) = &sent.goal else {
