@@ -23,7 +23,7 @@ use quorate::{
         fault::{CallKind, Calls, Fate, Fault},
     },
 };
-use support::{until, world::World};
+use support::until;
 
 const SECOND: Duration = Duration::from_secs(1);
 const KEY: &str = "workers/7";
@@ -89,6 +89,19 @@ scenarios! {
         observer.delete(KEY).await.unwrap();
         until("it is back", async || key.is_held() && key.token() > token).await;
         until("it is watched", async || ours.faults.open_streams(CallKind::Watch) == 1).await;
+    }
+
+    async fn a_key_whose_deletion_was_refused_is_deleted_later(world: World) {
+        let observer = world.observer();
+        let ours = world.join();
+        let key = ours.client.ephemeral(KEY).create("idle").await.unwrap();
+        let calls = Calls::of(CallKind::Txn).touching(KEY);
+        ours.faults.next(calls, Fate::Refuse(ErrorKind::Unauthenticated));
+        let error = key.release().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+        until("it is gone", async || observer.get(KEY).await.unwrap().is_none()).await;
+        until("nothing is watched", async || ours.faults.open_streams(CallKind::Watch) == 0).await;
+        ours.client.ephemeral(KEY).create("next").await.unwrap().release().await.unwrap();
     }
 
     async fn an_answer_to_a_former_owner_is_none_to_the_next(world: World) {

@@ -143,9 +143,9 @@ impl Entry {
         self.kept.is_some()
     }
 
-    /// Whether an attempt to make the key under `lease` may still be on its way.
-    pub(super) fn may_come_under(&self, lease: LeaseId) -> bool {
-        self.attempts.contains(&lease)
+    /// Whether the key may stand under `lease`, or an attempt to make it may still be on its way.
+    pub(super) fn may_stand_under(&self, lease: LeaseId) -> bool {
+        self.attempts.contains(&lease) || self.own.is_some_and(|own| own.lease == lease)
     }
 
     /// Whether it is over for the owner, and kept only for what may still come.
@@ -156,7 +156,7 @@ impl Entry {
     /// Whether a change may be what an attempt of ours did.
     pub(super) fn may_have_made(&self, event: &Event) -> bool {
         match event {
-            Event::Put { kv, .. } => kv.lease.is_some_and(|lease| self.may_come_under(lease)),
+            Event::Put { kv, .. } => kv.lease.is_some_and(|lease| self.may_stand_under(lease)),
             Event::Delete { .. } => false,
         }
     }

@@ -132,7 +132,9 @@ impl Task {
         };
         entry.alone = true;
         let Some(goal) = &sent.goal else {
-            return self.finish(path, Err(error.clone()));
+            // The owner learns of it. It is not let stand for as long as the session lives.
+            self.finish(path, Err(error.clone()));
+            return self.retry_later(path.clone());
         };
         if entry.goal.is_none() {
             return self.review(path);

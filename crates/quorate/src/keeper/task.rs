@@ -280,8 +280,8 @@ impl Task {
         }
     }
 
-    /// It is over for a key's owner. The key is watched on as long as an attempt to make it may be on
-    /// its way under a lease that lives.
+    /// It is over for a key's owner. The key is watched on as long as it may stand under a lease that
+    /// lives, or an attempt to make it may be on its way.
     pub(super) fn finish(&mut self, path: &Key, outcome: Result<()>) {
         let Some(entry) = self.entries.get_mut(path) else {
             return;
@@ -293,7 +293,7 @@ impl Task {
         }
         entry.goal = None;
         let lease = self.tenure.lease();
-        if !lease.is_some_and(|lease| entry.may_come_under(lease)) {
+        if !lease.is_some_and(|lease| entry.may_stand_under(lease)) {
             self.entries.remove(path);
             self.unwatched.remove(path);
             self.watches.remove(path);
