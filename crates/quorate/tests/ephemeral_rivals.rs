@@ -73,7 +73,7 @@ impl Schedule {
         Self {
             owners: owners.collect(),
             observer,
-            is_rough: seed % 2 == 0,
+            is_rough: seed.is_multiple_of(2),
             next_value: 0,
             random,
         }
