@@ -57,12 +57,13 @@ impl Keeper {
         if slot.enter_inbox() {
             inbox.slots.push(Arc::clone(slot));
         }
-        if !inbox.running {
-            inbox.running = true;
+        let runs = std::mem::replace(&mut inbox.running, true);
+        drop(inbox);
+        if !runs {
+            // A runtime that is ending drops the task right here, which then takes the inbox.
             let task = Task::new(Arc::clone(self), link);
             link.runtime().spawn(Box::pin(task.run()));
         }
-        drop(inbox);
         self.wake.notify_one();
     }
 
@@ -90,9 +91,22 @@ impl Keeper {
             inbox.running = false;
             return None;
         }
-        let slots = std::mem::take(&mut inbox.slots);
+        Some(inbox.take())
+    }
+
+    /// What the owners want looked at by a task that does not run any more.
+    fn abandon_inbox(&self) -> Vec<Arc<Slot>> {
+        let mut inbox = lock(&self.inbox);
+        inbox.running = false;
+        inbox.take()
+    }
+}
+
+impl Inbox {
+    fn take(&mut self) -> Vec<Arc<Slot>> {
+        let slots = std::mem::take(&mut self.slots);
         slots.iter().for_each(|slot| slot.leave_inbox());
-        Some(slots)
+        slots
     }
 }
 

@@ -1,4 +1,5 @@
-//! Coordination recipes on etcd: locks, leader election and what stands on them.
+//! Coordination recipes on etcd: locks, leader election, ephemeral keys, service discovery, observers,
+//! shared configuration, cluster health.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -31,7 +32,12 @@
 //! | [`Elector`], [`Election::run`] | [`Term`] | campaigns again after every loss; a task that runs only while it leads |
 //! | [`Fenced`] | that of the lock or the leadership | a value in etcd that only the present holder reads and writes |
 //! | [`TokenGate`] | none | keeps former holders away from a resource outside etcd |
+//! | [`Ephemeral`] | [`EphemeralKey`] | a key that stands while its owner lives, and comes back by itself |
+//! | [`Service`] | [`Registration`] | an instance of a service, registered while its process lives |
+//! | [`Tracker`], [`Picker`] | none | who is there, every change of it, and whom to call next |
+//! | [`Observer`] | none | the state of some keys, then every change, for ever |
 //! | [`Config`] | [`ConfigWatch`] | typed configuration in a key or a prefix that programs take over without a restart |
+//! | [`HealthCheck`], [`HealthMonitor`] | none | whether the cluster is up, degraded or down, and why |
 //! | [`Session`] | itself | a lease kept alive, and until when it may be relied on |
 //! | [`Watch`] | none | every change of keys, in order, across disconnects |
 //! | [`Client`] | none | reads, writes, conditional writes, transactions, leases, administration |
@@ -58,7 +64,12 @@
 //!   that fails its lease does.
 //! - Holders come in the order in which they asked, whatever dies in between.
 //! - A [`Watch`] tells every change exactly once and in order, or ends with
-//!   [`Compacted`](ErrorKind::Compacted).
+//!   [`Compacted`](ErrorKind::Compacted). An [`Observer`] goes on: what is lost for good it replaces by the
+//!   whole state.
+//! - An [`EphemeralKey`] comes back after a lost session or a deletion by somebody, unless another owner
+//!   has its path; it never overwrites or deletes what another owner put there.
+//! - A [`Tracker`] is complete from the beginning, keeps what it knew while there is no connection, and
+//!   says so. A document that cannot be used never replaces a [`Config`]'s last good value.
 //! - No write is repeated by the library once it may have been applied, unless to apply it twice is the
 //!   same as once.
 //! - Every call ends by its deadline; a wait ends with its session or its caller.
@@ -134,7 +145,6 @@
 //! - No high-frequency mutex: each change of holder is a write that a cluster agrees on.
 //! - No database layer: keys and values are bytes, and a transaction is one request.
 //! - No client for etcd's version 2 interface.
-//! - Not yet: ephemeral keys, service registration and discovery, observers, health.
 //!
 //! # Layout
 //!
@@ -143,8 +153,12 @@
 //! - [`connect`]: addresses and [`ConnectOptions`]
 //! - `client`: [`Client`]; its verbs are in `kv` (keys), `lease`, `watch` and `admin` (members, users)
 //! - `session`, `loss`: [`Session`] and why it or a guard was lost
-//! - `lock`, `election`, `elector`, `fenced`, `gate`, `holder`: the recipes
+//! - `lock`, `election`, `elector`, `fenced`, `gate`, `holder`: holds, and what is done under them
+//! - `ephemeral`, `ttl_key`: keys that live as long as their owner, or as long as they are told to
+//! - `registry`: services, their instances and trackers; [`balance`]: a gRPC channel to them
+//! - `observer`, `changes`: observers and what they tell
 //! - `config`, `history`: shared configuration, and the former values of a key
+//! - `health`: the health of the cluster
 //! - `error`: [`Error`] and [`ErrorKind`]
 //! - `runtime`: [`Runtime`], the clock, randomness and tasks of one client
 //! - [`backend`]: the contract with a store, and the stores that fulfil it
@@ -153,6 +167,8 @@
 //!
 //! - `queue`: the fair queue that locks and elections share
 //! - `claim`, `owner`: a leased key that we own, and the task that makes, watches and deletes it
+//! - `keeper`: the task that keeps all ephemeral keys of a session
+//! - `observation`, `shared_watch`: how observers come by what they tell, from one watch for all
 //! - `sessions`, `pulse`: how sessions are made, and the one place that sends beats
 //! - `link`: a client's way to its store, with a deadline for every call
 //! - `retry`, `duration`: pauses between attempts, and durations as people write them
@@ -161,11 +177,13 @@
 //!
 //! - **etcd** (default): real clusters over gRPC, with TLS. Without it there is only the store in memory,
 //!   and none of gRPC is built.
-//! - **raw**: the generated gRPC clients on a connection of the pool, from [`Client::etcd`], for what this library does not offer. They are those of crate `quorate-wire` and outside of semantic
-//!   versioning; nothing is retried, renewed or timed.
+//! - **raw**: the generated gRPC clients on a connection of the pool, from [`Client::etcd`], for what this
+//!   library does not offer. They are those of crate `quorate-wire` and outside of semantic versioning;
+//!   nothing is retried, renewed or timed.
 //! - **config**: [`Config`], shared configuration that programs take over without a restart; brings serde,
 //!   TOML and YAML.
-//! - **serde**: [`Client::get_json`], [`Client::put_json`] and [`Client::update_json`].
+//! - **serde**: [`Client::get_json`], [`Client::put_json`] and [`Client::update_json`]; typed metadata of
+//!   instances.
 //! - **tonic**: [`balance`], a channel for gRPC clients that follows the instances of a service.
 //! - **testing**: [`backend::fault`], an adapter that fails on demand, and the conformance suite that every
 //!   [`Backend`](backend::Backend) has to pass.
@@ -173,7 +191,12 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The pages link to what every feature has.
 #![cfg_attr(
-    not(all(feature = "config", feature = "raw", feature = "testing")),
+    not(all(
+        feature = "config",
+        feature = "raw",
+        feature = "testing",
+        feature = "tonic"
+    )),
     allow(rustdoc::broken_intra_doc_links)
 )]
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]

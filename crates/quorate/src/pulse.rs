@@ -106,14 +106,14 @@ impl Pulse {
 
     /// Starts the task unless it runs.
     pub(crate) fn start(&self) {
-        let mut waiting = lock(&self.waiting);
-        if !waiting.running
-            && let Some(this) = self.this.upgrade()
-        {
-            waiting.running = true;
+        let Some(this) = self.this.upgrade() else {
+            return;
+        };
+        let runs = std::mem::replace(&mut lock(&self.waiting).running, true);
+        if !runs {
+            // Not under the lock: a runtime that is ending drops the task right here.
             self.runtime.spawn(Box::pin(Beater::new(this).run()));
         }
-        drop(waiting);
         self.wake.notify_one();
     }
 }

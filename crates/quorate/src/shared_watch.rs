@@ -79,22 +79,16 @@ impl SharedWatches {
             return present;
         }
         watches.retain(|_, watch| watch.strong_count() > 0);
-        let opened = SharedWatch::open(link, request.clone());
-        watches.insert(what, Arc::downgrade(&opened));
-        opened
-    }
-}
-
-impl SharedWatch {
-    fn open(link: &Link, request: WatchRequest) -> Arc<Self> {
         let stop = CancellationToken::new();
-        let shared = Arc::new(Self {
+        let opened = Arc::new(SharedWatch {
             state: Mutex::default(),
             changed: watch::Sender::new(()),
             _stop: stop.clone().drop_guard(),
         });
-        let feed = Feed::new(link, request, Resume::Exactly);
-        let reader = Reader(Arc::downgrade(&shared)).read(feed, Arc::clone(link.runtime()));
+        watches.insert(what, Arc::downgrade(&opened));
+        drop(watches);
+        let feed = Feed::new(link, request.clone(), Resume::Exactly);
+        let reader = Reader(Arc::downgrade(&opened)).read(feed, Arc::clone(link.runtime()));
         link.runtime().spawn(Box::pin(async move {
             tokio::select! {
                 biased;
@@ -102,9 +96,11 @@ impl SharedWatch {
                 () = reader => {}
             }
         }));
-        shared
+        opened
     }
+}
 
+impl SharedWatch {
     /// Tells of every later change of the state.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()

@@ -110,6 +110,7 @@ impl TtlKey {
     }
 
     /// Writes another value, for what is left of the key's time, and returns the revision of the write.
+    /// What somebody else has written since is overwritten, as by [`Client::put`].
     ///
     /// # Errors
     ///

@@ -321,6 +321,10 @@ scenarios! {
             let before = ours.faults.count(CallKind::Txn);
             let creation = tokio::spawn(async move { client.ephemeral(KEY).create("idle").await });
             ours.faults.reached(CallKind::Txn, before + 1).await;
+            if fate == Some(Fate::HangReply) {
+                // What is healed before it hangs would hang on.
+                until_value_is(&observer, KEY, Some("idle")).await;
+            }
             creation.abort();
             if let Ok(key) = creation.await {
                 drop(key);

@@ -3,7 +3,13 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{StreamExt, TryStreamExt};
 use quorate::{
@@ -73,26 +79,43 @@ async fn nothing_is_lost_while_members_hang_die_and_are_restarted() {
         panic!("no history was lost");
     });
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
-    let busy = writer.clone();
+    let (busy, written) = (writer.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&written);
     let writing = tokio::spawn(async move {
         let mut n = 0;
         while stopped.try_recv().is_err() {
             n += 1;
             // Some have no answer; whether they were made the store tells in the end.
-            let _ = busy.put(format!("k/{}", n % 20), n.to_string()).await;
+            if busy
+                .put(format!("k/{}", n % 20), n.to_string())
+                .await
+                .is_ok()
+            {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
         }
     });
+    let writes_go_on = async || {
+        let enough = written.load(Ordering::Relaxed) + 20;
+        until("writes go on", async || {
+            written.load(Ordering::Relaxed) >= enough
+        })
+        .await;
+    };
     for _ in 0..2 {
+        writes_go_on().await;
         let leader = cluster.leader().expect("a leader");
         cluster.stop(leader);
         until("another member leads", async || {
             cluster.leader().is_some_and(|present| present != leader)
         })
         .await;
+        writes_go_on().await;
         cluster.cont(leader);
         let leader = cluster.leader().expect("a leader");
         cluster.kill(leader);
         until("another member leads", async || cluster.leader().is_some()).await;
+        writes_go_on().await;
         for index in 0..3 {
             cluster.restart(index);
             until("the member is back", async || cluster.is_healthy(index)).await;

@@ -1,7 +1,9 @@
 //! Many keys' steps in one transaction.
 
-use super::{entry::Step, slot::Goal};
-use crate::{Error, ErrorKind, Key, Op, OpResult, Result, Revision, Session, Txn, TxnResult};
+use std::sync::Arc;
+
+use super::{Slot, entry::Step, slot::Goal};
+use crate::{Error, ErrorKind, Op, OpResult, Result, Revision, Session, Txn, TxnResult};
 
 /// How many keys go in one transaction: etcd takes 128 operations, less what is inside of them.
 const MOST_KEYS: usize = 100;
@@ -21,7 +23,7 @@ pub(super) struct Batch {
 
 /// A step as it was sent.
 pub(super) struct Sent {
-    pub(super) path: Key,
+    pub(super) slot: Arc<Slot>,
     pub(super) step: Step,
     pub(super) goal: Option<Goal>,
 }

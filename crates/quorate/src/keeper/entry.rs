@@ -11,7 +11,7 @@ use crate::{
 /// How often an owner is deposed before the one who takes over gives up.
 const EVICTIONS: u32 = 8;
 
-/// Of how many leases it is remembered that they may bring the key back. Older ones are long over.
+/// Of how many leases it is remembered that they may yet bring the key back, or take it over. Older ones are long over.
 const REMEMBERED: usize = 4;
 
 /// Up to this size a value is sent a second time to be compared, rather than written twice.
@@ -33,8 +33,8 @@ pub(super) struct Entry {
     written: u64,
     /// The leases under which an attempt to make the key may still be on its way.
     attempts: Vec<LeaseId>,
-    /// The lease to which our incarnation may have been moved.
-    moved: Option<LeaseId>,
+    /// The leases to which our incarnation may have been moved, or may be yet.
+    moves: Vec<LeaseId>,
     /// Whether a write may have happened whose answer was lost.
     pub(super) in_doubt: bool,
     /// The revision of the store at which it was as it is known.
@@ -115,7 +115,7 @@ impl Entry {
             own: None,
             written: 0,
             attempts: Vec::new(),
-            moved: None,
+            moves: Vec::new(),
             in_doubt: false,
             known_at: Revision::ZERO,
             heard: Revision::ZERO,
@@ -143,9 +143,9 @@ impl Entry {
         self.kept.is_some()
     }
 
-    /// Whether an attempt to make the key under `lease` may still be on its way.
-    pub(super) fn may_come_under(&self, lease: LeaseId) -> bool {
-        self.attempts.contains(&lease)
+    /// Whether the key may stand under `lease`, or an attempt to make it may still be on its way.
+    pub(super) fn may_stand_under(&self, lease: LeaseId) -> bool {
+        self.attempts.contains(&lease) || self.own.is_some_and(|own| own.lease == lease)
     }
 
     /// Whether it is over for the owner, and kept only for what may still come.
@@ -156,7 +156,7 @@ impl Entry {
     /// Whether a change may be what an attempt of ours did.
     pub(super) fn may_have_made(&self, event: &Event) -> bool {
         match event {
-            Event::Put { kv, .. } => kv.lease.is_some_and(|lease| self.may_come_under(lease)),
+            Event::Put { kv, .. } => kv.lease.is_some_and(|lease| self.may_stand_under(lease)),
             Event::Delete { .. } => false,
         }
     }
@@ -189,9 +189,7 @@ impl Entry {
         let Some(goal) = &self.goal else {
             return Some(match (self.known, self.own) {
                 (Known::Present, Some(own)) => {
-                    let txn = Txn::new()
-                        .when(own.unchanged_but_for_its_value(path))
-                        .when(Compare::lease(path).eq(own.lease));
+                    let txn = own.when_it_stands(path);
                     (Step::Delete, txn.then(Op::delete(path)).or_else(read))
                 }
                 _ => (Step::Look, Txn::new().then(read)),
@@ -207,10 +205,8 @@ impl Entry {
             (Known::Present, Some(own)) => {
                 // Bound to the last write that was seen: whatever is still on its way of ours comes
                 // before this one, which then finds out, or not at all.
-                let txn = Txn::new()
-                    .when(own.unchanged_but_for_its_value(path))
-                    .when(Compare::mod_revision(path).eq(own.modified));
-                (Step::Write, txn)
+                let unchanged = Compare::mod_revision(path).eq(own.modified);
+                (Step::Write, own.when_it_stands(path).when(unchanged))
             }
             _ => (Step::Create, Txn::new().when(Compare::absent(path))),
         };
@@ -245,6 +241,8 @@ impl Entry {
                     modified: at,
                     lease,
                 });
+                // Whatever is still on its way is bound to what stood before.
+                self.moves.clear();
                 self.settle(goal);
             }
             (Step::Delete | Step::Evict, ..) if done => self.is_absent(),
@@ -288,8 +286,10 @@ impl Entry {
             lease,
         });
         match same {
+            // If nothing was written since, what is still on its way may be yet: only another write
+            // keeps it off.
+            _ if unchanged => {}
             Some(goal) => self.settle(goal),
-            None if unchanged => {}
             None => self.written = 0,
         }
     }
@@ -298,7 +298,7 @@ impl Entry {
     /// by somebody else takes the key off our lease.
     fn is_ours(&self, kv: &KeyValue, lease: LeaseId) -> bool {
         let is_own = self.own.is_some_and(|own| {
-            own.created == kv.create_revision && (own.lease == lease || self.moved == Some(lease))
+            own.created == kv.create_revision && (own.lease == lease || self.moves.contains(&lease))
         });
         is_own || self.attempts.contains(&lease)
     }
@@ -307,14 +307,13 @@ impl Entry {
         self.known = Known::Absent;
         self.own = None;
         self.written = 0;
-        self.moved = None;
+        self.moves.clear();
     }
 
     fn settle(&mut self, goal: &Goal) {
         self.written = goal.number;
         self.kept = Some(goal.clone());
         self.in_doubt = false;
-        self.moved = None;
         self.alone = false;
     }
 
@@ -325,13 +324,15 @@ impl Entry {
             return;
         };
         self.in_doubt = true;
-        if step == Step::Write {
-            self.moved = Some(lease);
-        } else if !self.attempts.contains(&lease) {
-            if self.attempts.len() == REMEMBERED {
-                self.attempts.remove(0);
+        let leases = match step {
+            Step::Write => &mut self.moves,
+            _ => &mut self.attempts,
+        };
+        if !leases.contains(&lease) {
+            if leases.len() == REMEMBERED {
+                leases.remove(0);
             }
-            self.attempts.push(lease);
+            leases.push(lease);
         }
     }
 
@@ -376,7 +377,7 @@ impl Entry {
         } else {
             0
         };
-        value + compared + 5 * self.slot.path.len() + 128
+        value + compared + 6 * self.slot.path.len() + 128
     }
 
     /// From which revision on changes have not been seen; `None` while nothing is known.
@@ -424,8 +425,12 @@ impl Entry {
 }
 
 impl Own {
-    fn unchanged_but_for_its_value(&self, path: &Key) -> Compare {
-        Compare::create_revision(path).eq(self.created)
+    /// A transaction for as long as the incarnation stands by its lease: in a store that was restored
+    /// somebody else's may have its revisions.
+    fn when_it_stands(&self, path: &Key) -> Txn {
+        Txn::new()
+            .when(Compare::create_revision(path).eq(self.created))
+            .when(Compare::lease(path).eq(self.lease))
     }
 }
 

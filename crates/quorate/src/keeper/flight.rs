@@ -1,18 +1,16 @@
 //! What a keeper sends, and what it makes of the answer.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
 
 use super::{
     batch::{Batch, Sent},
+    entry::Entry,
     task::Task,
     watches::Watches,
 };
-use crate::{Error, ErrorKind, Result, Session, TxnResult};
-
-/// When a key that was refused is tried again, if its owner cannot be told so.
-const LATER: Duration = Duration::from_secs(5);
+use crate::{Error, ErrorKind, Key, Result, Session, TxnResult};
 
 /// A batch on its way.
 pub(super) struct Flight {
@@ -49,8 +47,8 @@ impl Task {
             entry.in_line = false;
             entry.in_flight = true;
             let alone = entry.alone;
-            let goal = entry.goal.clone();
-            batch.add(Sent { path, step, goal }, txn, bytes);
+            let (slot, goal) = (Arc::clone(&entry.slot), entry.goal.clone());
+            batch.add(Sent { slot, step, goal }, txn, bytes);
             if alone {
                 break;
             }
@@ -68,7 +66,7 @@ impl Task {
             return;
         };
         for sent in &batch.steps {
-            if let Some(entry) = self.entries.get_mut(&sent.path) {
+            if let Some(entry) = self.entries.get_mut(&sent.slot.path) {
                 entry.in_flight = false;
             }
         }
@@ -77,15 +75,13 @@ impl Task {
                 self.backoff.reset();
                 let lease = batch.session.as_ref().map(Session::lease);
                 for (sent, answer) in batch.steps.iter().zip(&answers) {
-                    let Some(entry) = self.entries.get_mut(&sent.path) else {
-                        continue;
-                    };
-                    let learnt = entry.learn(sent.step, sent.goal.as_ref(), lease, at, answer);
-                    entry.report(self.tenure.held());
-                    if !learnt {
+                    if let Some(entry) = self.sender(sent)
+                        && !entry.learn(sent.step, sent.goal.as_ref(), lease, at, answer)
+                    {
                         self.pause();
                     }
-                    self.review(&sent.path);
+                    self.report(&sent.slot.path);
+                    self.review(&sent.slot.path);
                 }
             }
             Err(error) => self.failed(batch, &error),
@@ -102,7 +98,7 @@ impl Task {
         let is_unclear = error.is_indefinite() || changed || error.kind() == ErrorKind::Internal;
         if is_unclear {
             for sent in &batch.steps {
-                if let Some(entry) = self.entries.get_mut(&sent.path) {
+                if let Some(entry) = self.sender(sent) {
                     entry.doubt(sent.step, lease);
                 }
             }
@@ -120,23 +116,25 @@ impl Task {
         // One key's fault must not keep the others: from now on each goes alone until it is written.
         let alone = !is_lease_gone && !error.is_retryable() && !changed;
         for sent in &batch.steps {
-            if let Some(entry) = self.entries.get_mut(&sent.path) {
+            if let Some(entry) = self.sender(sent) {
                 entry.alone |= alone;
                 entry.slot.tell(|told| told.error = Some(error.clone()));
             }
-            self.review(&sent.path);
+            self.review(&sent.slot.path);
         }
     }
 
     /// A key's step was refused on its own account.
     fn guilty(&mut self, sent: &Sent, error: &Error) {
-        let path = &sent.path;
-        let Some(entry) = self.entries.get_mut(path) else {
-            return;
+        let path = &sent.slot.path;
+        let Some(entry) = self.sender(sent) else {
+            return self.review(path);
         };
         entry.alone = true;
         let Some(goal) = &sent.goal else {
-            return self.finish(path, Err(error.clone()));
+            // The owner learns of it. It is not let stand for as long as the session lives.
+            self.finish(path, Err(error.clone()));
+            return self.retry_later(path.clone());
         };
         if entry.goal.is_none() {
             return self.review(path);
@@ -159,14 +157,26 @@ impl Task {
             }
             Some(_) => {
                 entry.slot.tell(|told| told.error = Some(error));
-                let when = self.link.runtime().now() + LATER;
-                self.later.insert((when, path.clone()));
+                self.retry_later(path.clone());
             }
         }
     }
 
+    /// The entry that took a step, unless its owner has left it since: what comes of the step is not
+    /// the next owner's.
+    fn sender(&mut self, sent: &Sent) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(&sent.slot.path)?;
+        Arc::ptr_eq(&entry.slot, &sent.slot).then_some(entry)
+    }
+
+    fn report(&mut self, path: &Key) {
+        if let Some(entry) = self.entries.get(path) {
+            entry.report(self.tenure.held());
+        }
+    }
+
     /// Nothing that was known of the store holds any more: it is another one.
-    fn start_over(&mut self) {
+    pub(super) fn start_over(&mut self) {
         self.watches = Watches::new(self.link.clone());
         for (path, entry) in &mut self.entries {
             self.watches.add(path);

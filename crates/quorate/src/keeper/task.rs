@@ -25,6 +25,9 @@ use crate::{
 /// never. The watch begins where the knowledge ends, so nothing is missed.
 const UNWATCHED: Duration = Duration::from_millis(100);
 
+/// How long a key rests that was refused, if its owner cannot be told so.
+const LATER: Duration = Duration::from_secs(5);
+
 /// The task of one [`Keeper`].
 pub(super) struct Task {
     pub(super) keeper: Arc<Keeper>,
@@ -107,6 +110,8 @@ impl Task {
                 Wake::Lost(loss) => self.lost(loss),
                 Wake::News(News::Changes(batch)) => self.hear(&batch),
                 Wake::News(News::Missed(paths)) => self.missed(&paths),
+                Wake::News(News::Refused(path)) => self.retry_later(path),
+                Wake::News(News::Exchanged) => self.start_over(),
                 Wake::Opened(session) => self.opened(session),
             }
         }
@@ -179,7 +184,7 @@ impl Task {
         }
         while self.later.first().is_some_and(|(when, _)| *when <= now) {
             if let Some((_, path)) = self.later.pop_first() {
-                self.review(&path);
+                self.missed(&[path]);
             }
         }
         if self.watch_at.is_some_and(|when| when <= now) {
@@ -275,8 +280,8 @@ impl Task {
         }
     }
 
-    /// It is over for a key's owner. The key is watched on as long as an attempt to make it may be on
-    /// its way under a lease that lives.
+    /// It is over for a key's owner. The key is watched on as long as it may stand under a lease that
+    /// lives, or an attempt to make it may be on its way.
     pub(super) fn finish(&mut self, path: &Key, outcome: Result<()>) {
         let Some(entry) = self.entries.get_mut(path) else {
             return;
@@ -288,11 +293,17 @@ impl Task {
         }
         entry.goal = None;
         let lease = self.tenure.lease();
-        if !lease.is_some_and(|lease| entry.may_come_under(lease)) {
+        if !lease.is_some_and(|lease| entry.may_stand_under(lease)) {
             self.entries.remove(path);
             self.unwatched.remove(path);
             self.watches.remove(path);
         }
+    }
+
+    /// Lets a key rest that was refused, then looks at it, and watches it, anew.
+    pub(super) fn retry_later(&mut self, path: Key) {
+        let when = self.link.runtime().now() + LATER;
+        self.later.insert((when, path));
     }
 
     pub(super) fn pause(&mut self) {
@@ -311,14 +322,13 @@ impl Drop for Task {
         if self.ended {
             return;
         }
-        let slots = self.keeper.take_inbox(false).unwrap_or_default();
+        // Whoever comes from now on starts another.
+        let slots = self.keeper.abandon_inbox();
         let kept = self.entries.drain().map(|(_, entry)| entry.slot);
         for slot in kept.chain(slots) {
             slot.lose(Loss::Closed);
             self.keeper.paths.close(&slot);
             slot.tell_gone(Err(closed()));
         }
-        // Nothing came meanwhile that will be kept: whoever comes next starts another.
-        self.keeper.take_inbox(true);
     }
 }

@@ -10,7 +10,7 @@ use futures_util::{
 };
 
 use crate::{
-    Error, Key, KeyRange, Revision, WatchBatch, WatchRequest,
+    Error, ErrorKind, Key, KeyRange, Revision, WatchBatch, WatchRequest,
     link::Link,
     watch::{Feed, Resume, Signal},
 };
@@ -55,6 +55,10 @@ pub(super) enum News {
     Changes(WatchBatch),
     /// Changes of these keys may have been missed. They are watched no more.
     Missed(Vec<Key>),
+    /// This key cannot be watched now.
+    Refused(Key),
+    /// The store is not the one that it was.
+    Exchanged,
 }
 
 impl Watches {
@@ -153,6 +157,7 @@ impl Watches {
                     Signal::Batch(batch) => Some(News::Changes(batch)),
                 }
             }
+            Err(error) if error.kind() == ErrorKind::ClusterChanged => Some(News::Exchanged),
             Err(error) => {
                 if !error.is_history_lost() {
                     tracing::warn!(%error, ?scope, "ephemeral keys cannot be watched");
@@ -161,7 +166,7 @@ impl Watches {
                         Scope::Directory(name) => {
                             self.directories.get_mut(name)?.is_refused = true;
                         }
-                        Scope::Single(_) => return None,
+                        Scope::Single(key) => return Some(News::Refused(key.clone())),
                     }
                 }
                 Some(News::Missed(self.missed(scope)))
