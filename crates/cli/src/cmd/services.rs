@@ -59,8 +59,8 @@ async fn watch(service: &Service, out: &mut Output) -> Result<ExitCode, Failure>
             changed = reader.stale_changed(stale) => {
                 stale = changed?;
                 complain(match stale {
-                    true => "no server can be reached: what was printed may be out of date",
-                    false => "a server is reached again",
+                    true => "cut off or behind: what was printed may be out of date",
+                    false => "what was printed is up to date again",
                 });
             }
             change = tracker.next() => {
