@@ -3,7 +3,9 @@
 use std::{ffi::OsString, pin::pin, process::ExitCode, time::Duration};
 
 use nix::sys::signal::Signal;
-use quorate::{Client, EphemeralState, Error, Instance, Loss, Registration, Result, Service};
+use quorate::{
+    Client, EphemeralState, Error, ErrorKind, Instance, Loss, Registration, Result, Service,
+};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -65,7 +67,14 @@ pub(crate) async fn run(
 
 impl Wish {
     async fn register(&self) -> Result<Registration> {
-        self.service.register(&self.id, self.instance.clone()).await
+        let registered = self.service.register(&self.id, self.instance.clone()).await;
+        registered.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => error.context(format_args!(
+                "the id {} is taken (--take-over takes it all the same)",
+                self.id
+            )),
+            _ => error,
+        })
     }
 
     /// Registers as soon as a server can be reached.
@@ -235,7 +244,7 @@ async fn tell(registration: &mut Registration) -> std::convert::Infallible {
 /// The registration is over for good.
 fn over(loss: Loss, registration: &Registration) -> ExitCode {
     let key = registration.key();
-    complain(&Error::new(quorate::ErrorKind::Lost, format!("{key}: {loss}")).to_string());
+    complain(&Error::new(ErrorKind::Lost, format!("{key}: {loss}")).to_string());
     ExitCode::from(LOST)
 }
 
