@@ -199,6 +199,33 @@ fn versions_are_listed_and_can_be_written_again() {
 }
 
 #[test]
+fn a_rollback_to_what_is_no_document_leaves_the_good_one() {
+    let place = Place::new("config-rollback");
+    let run = |arguments: &[&str]| place.run(arguments);
+    let bad = run(&["set", "l.json", "{"]).ok();
+    let bad = bad.trim();
+    run(&["config", "set", "l.json", "1"]).ok();
+    let told = run(&["config", "rollback", "l.json", bad]).failure(2);
+    assert!(
+        told.starts_with("quorate: l.json is left as it was: not JSON: "),
+        "{told}"
+    );
+    // What stood at a revision that is compacted away is judged as well.
+    let unrelated = run(&["set", "other", "x"]).ok();
+    run(&["config", "set", "l.json", "2"]).ok();
+    run(&["compact", unrelated.trim()]).ok();
+    run(&["config", "rollback", "l.json", bad]).failure(6);
+    assert_eq!(run(&["config", "get", "l.json"]).ok(), "2\n");
+    run(&["set", "m.json", "{"]).ok();
+    let bad = run(&["set", "other", "y"]).ok();
+    let newest = run(&["set", "other", "z"]).ok();
+    run(&["compact", newest.trim()]).ok();
+    let rollback = ["config", "rollback", "m.json", bad.trim()];
+    run(&rollback).failure(2);
+    run(&[&rollback[..], &["--format", "text"]].concat()).ok();
+}
+
+#[test]
 fn each_version_is_printed_as_it_comes_and_a_bad_one_is_told() {
     let place = Place::new("config-watch");
     place.ok(&["config", "set", "k", "1"]);

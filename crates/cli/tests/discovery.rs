@@ -172,7 +172,8 @@ fn a_second_signal_is_passed_on_at_once() {
     let mut seen = lines(&watch, "a");
     seen.next();
     server.signal(Signal::SIGTERM);
-    assert!(seen.next().unwrap().contains("draining"));
+    let told = seen.next().unwrap();
+    assert!(told.contains("draining"), "{told}");
     server.signal(Signal::SIGTERM);
     assert_eq!(server.ended().code, Some(7));
 }
@@ -205,6 +206,7 @@ fn an_id_that_is_taken_ends_the_command_and_one_that_is_taken_over_the_former() 
     let mut second = register(&url, "taken", &[], SERVER);
     let ended = second.ended();
     assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.stderr.contains("--take-over"), "{ended:?}");
     assert!(ended.stdout.ends_with("asked"));
     let mut third = register(&url, "taken", &["--take-over"], SERVER);
     third.line();

@@ -26,7 +26,7 @@ pub(crate) enum ConfigCommand {
     /// A deletion has - for its version, and so has the line `compacted` at the end: what was before its
     /// revision is compacted away. With -o json there are the values. Exit status 1 if there is nothing.
     History(Document),
-    /// Write a former version of a key again, and print the revision of the write
+    /// Write a former version of a key again if it is of its format, and print the revision of the write
     Rollback(RollBack),
     /// Write a document if it is one of its format, and print the revision of the write
     Set(SetDocument),

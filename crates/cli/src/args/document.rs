@@ -66,6 +66,10 @@ pub(crate) struct RollBack {
     /// Write the value that it had at this revision
     #[arg(value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) revision: i64,
+
+    /// The format [default: by the key's extension .json, .toml, .yaml or .yml, else json]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<DocumentFormat>,
 }
 
 /// The format of a document.

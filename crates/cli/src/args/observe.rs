@@ -30,7 +30,7 @@ pub(crate) struct Observe {
     #[arg(long, conflicts_with = "puts")]
     pub(crate) deletes: bool,
 
-    /// Exit when the key is deleted
+    /// Exit when the key is deleted; needs --exact
     #[arg(long, requires = "exact")]
     pub(crate) until_deleted: bool,
 

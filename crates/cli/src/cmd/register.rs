@@ -3,7 +3,9 @@
 use std::{ffi::OsString, pin::pin, process::ExitCode, time::Duration};
 
 use nix::sys::signal::Signal;
-use quorate::{Client, EphemeralState, Error, Instance, Loss, Registration, Result, Service};
+use quorate::{
+    Client, EphemeralState, Error, ErrorKind, Instance, Loss, Registration, Result, Service,
+};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -65,7 +67,14 @@ pub(crate) async fn run(
 
 impl Wish {
     async fn register(&self) -> Result<Registration> {
-        self.service.register(&self.id, self.instance.clone()).await
+        let registered = self.service.register(&self.id, self.instance.clone()).await;
+        registered.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => error.context(format_args!(
+                "the id {} is taken (--take-over takes it all the same)",
+                self.id
+            )),
+            _ => error,
+        })
     }
 
     /// Registers as soon as a server can be reached.
@@ -129,32 +138,62 @@ async fn beside(wish: &Wish, program: &OsString, args: &[OsString]) -> Result<Ex
             return Ok(ExitCode::from(error.code()));
         }
     };
+    let drain = wish.drain.unwrap_or(DRAIN);
+    let mut ending = None;
     let registered = {
         let mut registering = pin!(wish.register_in_the_end());
         loop {
+            let patience = ending.map_or_else(Instant::now, |Ending { at, .. }| at);
             tokio::select! {
                 biased;
                 code = child.wait() => return code.map(ExitCode::from).map_err(Failure::System),
-                signal = signals.next() => child.signal(signal),
-                registered = &mut registering => break registered,
+                registered = &mut registering => break Some(registered),
+                signal = signals.next() => {
+                    let hurried = ending.is_some();
+                    ending = Some(Ending { signal, at: Instant::now() + drain });
+                    if hurried {
+                        break None;
+                    }
+                }
+                () = sleep_until(patience), if ending.is_some() => break None,
             }
         }
     };
-    let registration = match registered {
-        Ok(registration) => registration,
-        Err(error) => {
+    let ended = match (registered, ending) {
+        (Some(Ok(registration)), ending) => {
+            serve(registration, &mut child, &mut signals, drain, ending).await
+        }
+        (Some(Err(error)), _) => {
             child.stop(sleep(PATIENCE)).await.map_err(Failure::System)?;
             return Err(error.into());
         }
+        // It was told to end before it was registered.
+        (None, ending) => {
+            if let Some(Ending { signal, .. }) = ending {
+                child.signal(signal);
+            }
+            outlast(&mut child, &mut signals).await
+        }
     };
-    let ended = serve(
-        registration,
-        &mut child,
-        &mut signals,
-        wish.drain.unwrap_or(DRAIN),
-    )
-    .await;
     ended.map_err(Failure::System)
+}
+
+/// What the command is to be told, and when at the latest.
+#[derive(Clone, Copy)]
+struct Ending {
+    signal: Signal,
+    at: Instant,
+}
+
+/// Waits until the command has ended, registered no more.
+async fn outlast(child: &mut Child, signals: &mut Signals) -> std::io::Result<ExitCode> {
+    loop {
+        tokio::select! {
+            biased;
+            code = child.wait() => return code.map(ExitCode::from),
+            signal = signals.next() => child.signal(signal),
+        }
+    }
 }
 
 /// Keeps the registration until the command has ended.
@@ -163,10 +202,20 @@ async fn serve(
     child: &mut Child,
     signals: &mut Signals,
     drain: Duration,
+    mut ending: Option<Ending>,
 ) -> std::io::Result<ExitCode> {
     let lost = registration.lost();
     let mut told_to_end = false;
     let code = loop {
+        if let Some(Ending { signal, at }) = ending.take() {
+            if !told_to_end {
+                told_to_end = true;
+                if let Some(code) = turn_away(&mut registration, child, signals, at).await? {
+                    break code;
+                }
+            }
+            child.signal(signal);
+        }
         tokio::select! {
             biased;
             code = child.wait() => break code?,
@@ -175,15 +224,7 @@ async fn serve(
                 child.stop(sleep(PATIENCE)).await?;
                 return Ok(code);
             }
-            signal = signals.next() => {
-                if !told_to_end {
-                    told_to_end = true;
-                    if let Some(code) = turn_away(&mut registration, child, signals, drain).await? {
-                        break code;
-                    }
-                }
-                child.signal(signal);
-            }
+            signal = signals.next() => ending = Some(Ending { signal, at: Instant::now() + drain }),
             never = tell(&mut registration) => match never {},
         }
     };
@@ -193,14 +234,13 @@ async fn serve(
     Ok(ExitCode::from(code))
 }
 
-/// Lets clients turn to other instances. Returns the command's exit code if it ends meanwhile.
+/// Lets clients turn to other instances until `end`. Returns the command's exit code if it ends meanwhile.
 async fn turn_away(
     registration: &mut Registration,
     child: &mut Child,
     signals: &mut Signals,
-    drain: Duration,
+    end: Instant,
 ) -> std::io::Result<Option<u8>> {
-    let end = Instant::now() + drain;
     let turn = async {
         if let Ok(Err(error)) = timeout_at(end, registration.drain()).await {
             complain(&format!("clients cannot be asked to turn away: {error}"));
@@ -235,7 +275,7 @@ async fn tell(registration: &mut Registration) -> std::convert::Infallible {
 /// The registration is over for good.
 fn over(loss: Loss, registration: &Registration) -> ExitCode {
     let key = registration.key();
-    complain(&Error::new(quorate::ErrorKind::Lost, format!("{key}: {loss}")).to_string());
+    complain(&Error::new(ErrorKind::Lost, format!("{key}: {loss}")).to_string());
     ExitCode::from(LOST)
 }
 

@@ -1,15 +1,20 @@
 //! `services`, `discover`: who is there.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use quorate::{Change, Client, Instance, Instances, Layout, Service};
 use serde_json::{Value as Json, json};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     args,
     failure::{Failure, NO, complain},
     output::Output,
 };
+
+/// How long a watch may be cut off before people are told; another server is reached sooner when only
+/// one ends.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn list(client: &Client, out: &mut Output) -> Result<ExitCode, Failure> {
     for (name, instances) in client.services().await? {
@@ -53,15 +58,22 @@ async fn watch(service: &Service, out: &mut Output) -> Result<ExitCode, Failure>
     }
     out.flush()?;
     let (reader, mut stale) = (tracker.clone(), false);
+    // When to tell that it is stale, and whether that was told.
+    let (mut due, mut told) = (None, false);
     loop {
         tokio::select! {
             biased;
             changed = reader.stale_changed(stale) => {
                 stale = changed?;
-                complain(match stale {
-                    true => "cut off or behind: what was printed may be out of date",
-                    false => "what was printed is up to date again",
-                });
+                due = stale.then(|| Instant::now() + PATIENCE);
+                if !stale && told {
+                    told = false;
+                    complain("what was printed is up to date again");
+                }
+            }
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                (due, told) = (None, true);
+                complain("cut off or behind: what was printed may be out of date");
             }
             change = tracker.next() => {
                 match change? {

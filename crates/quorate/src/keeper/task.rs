@@ -252,8 +252,8 @@ impl Task {
             Verdict::Gone => self.finish(path, Ok(())),
             Verdict::Rest => {}
             Verdict::Taken => {
-                let message = format!("{}: another owner has this key", entry.slot.name);
-                self.refuse(path, &Error::new(ErrorKind::AlreadyExists, message));
+                let error = Error::new(ErrorKind::AlreadyExists, "another owner has this key");
+                self.refuse(path, &error);
             }
             Verdict::Work => {
                 if !entry.in_line {

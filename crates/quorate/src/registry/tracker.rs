@@ -152,7 +152,8 @@ impl Tracker {
         self.state.borrow().stale
     }
 
-    /// Waits until the tracker is stale, or is not, other than `known`; returns which.
+    /// Waits until the tracker is stale, or is not, other than `known`; returns which. To wait for this
+    /// and for a [change](Tracker::next) at once, use a clone.
     ///
     /// # Errors
     ///

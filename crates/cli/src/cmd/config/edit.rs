@@ -44,7 +44,10 @@ pub(super) async fn run(
         return Ok(ExitCode::SUCCESS);
     }
     edited.map_err(|failure| draft.kept(failure))?;
-    let after = after.map_err(|error| draft.kept(Failure::System(error)))?;
+    let after = after.map_err(|error| {
+        let message = format!("{} cannot be read: {error}", draft.path.display());
+        Failure::System(io::Error::new(error.kind(), message))
+    })?;
     match write(client, &key, revision, format, after).await {
         Ok(written) => {
             draft.discard();
