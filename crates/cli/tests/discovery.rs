@@ -265,7 +265,7 @@ fn when_the_store_dies_a_watch_says_so_and_a_registration_outlives_it() {
     watch.signal(Signal::SIGTERM);
     let told = watch.ended().stderr;
     assert!(
-        told.contains("may be out of date") && told.contains("is reached again"),
+        told.contains("may be out of date") && told.contains("is up to date again"),
         "{told}"
     );
 }
