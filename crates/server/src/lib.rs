@@ -12,8 +12,8 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let server = Server::start().await?;
 //! let client = Client::connect(server.url()).await?;
-//! client.kv().put("greeting", "hello").await?;
-//! let found = client.kv().get("greeting").await?.expect("it was just put");
+//! client.put("greeting", "hello").await?;
+//! let found = client.get("greeting").await?.expect("it was just put");
 //! assert_eq!(found.value, "hello");
 //! # Ok(())
 //! # }
@@ -29,6 +29,9 @@
 //!   was to tell, where etcd 3.5 leaves such a request unanswered
 //! - a batch of changes that a client does not want in fragments is parted between revisions
 //! - a sort target without a sort order sorts before the limit is applied, not after
+//! - sorts, compares, filters and operations of no known kind are refused; a real etcd passes over
+//!   some of them, and ends on others
+//! - a stream of watches answers with its headers at once, a real etcd with its first message
 //! - the hash of the store is that of what can be read at a revision
 //!
 //! Requests whose `:authority` is no authority are refused before they get here, with a stream that

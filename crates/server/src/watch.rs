@@ -108,11 +108,8 @@ impl Stream for Changes {
                 return Poll::Ready(Some(Ok(response)));
             }
             this.is_turn_of_requests = !this.is_turn_of_requests;
-            let has_news = if this.is_turn_of_requests {
-                this.poll_request(cx)? || this.look_up(cx)
-            } else {
-                this.look_up(cx) || this.poll_request(cx)?
-            };
+            let has_served = this.is_turn_of_requests && this.poll_request(cx)?;
+            let has_news = has_served || this.look_up(cx) || this.poll_request(cx)?;
             if !has_news && !this.poll_timer(cx) {
                 return Poll::Pending;
             }

@@ -371,6 +371,36 @@ async fn a_watch_from_before_a_compaction_is_created_and_then_cancelled() {
 }
 
 #[tokio::test]
+async fn a_quiet_watch_survives_the_compaction_of_what_does_not_concern_it() {
+    let server = Server::start().await.unwrap();
+    let channel = channel(&server).await;
+    let mut watches = Watches::open(&channel).await;
+    for key in ["k", "r/"] {
+        let range_end = if key == "k" { "" } else { "r0" };
+        let request = WatchCreateRequest {
+            range_end: range_end.into(),
+            ..watch(key)
+        };
+        watches.create(request).await;
+        assert!(watches.next().await.created);
+    }
+    let mut kv = KvClient::new(channel);
+    for _ in 0..5 {
+        kv.put(put("other", "v")).await.unwrap();
+    }
+    let compaction = CompactionRequest {
+        revision: 6,
+        physical: false,
+    };
+    kv.compact(compaction).await.unwrap();
+    for (id, key) in [(0, "k"), (1, "r/1")] {
+        kv.put(put(key, "v")).await.unwrap();
+        let told = watches.next().await;
+        assert_eq!((told.watch_id, told.events.len()), (id, 1));
+    }
+}
+
+#[tokio::test]
 async fn a_large_revision_is_parted_for_who_wants_that_and_whole_for_others() {
     let server = Server::start().await.unwrap();
     let channel = channel(&server).await;
