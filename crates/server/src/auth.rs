@@ -15,8 +15,6 @@ pub(crate) struct AuthService {
     shared: Arc<Shared>,
 }
 
-type Header = Option<pb::ResponseHeader>;
-
 impl AuthService {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         let shared = Arc::clone(shared);
@@ -27,7 +25,7 @@ impl AuthService {
     fn ask<T>(
         &self,
         ask: impl FnOnce(&mut Books) -> Result<T, Error>,
-    ) -> Result<(Header, T), Status> {
+    ) -> Result<(Option<pb::ResponseHeader>, T), Status> {
         self.shared
             .with(|state, _| {
                 let answer = ask(state.store.auth_mut())?;

@@ -77,7 +77,7 @@ struct Changes {
     /// None once the client has said that there will be no more.
     requests: Option<Streaming<pb::WatchRequest>>,
     options: HashMap<i64, Options>,
-    /// What is to be sent before anything else: two replies, or one tiding of progress a watch.
+    /// What is to be sent before anything else: a reply, or one tiding of progress a watch.
     replies: VecDeque<WatchResponse>,
     batch: Option<Batch>,
     /// Progress was asked for.
@@ -154,17 +154,15 @@ impl Changes {
         let asked_id = request.watch_id;
         let watch = watch_from_wire(request);
         let stream = self.stream;
-        let (created, oldest, header) = self.shared.with(|state, _| {
-            let (watcher, oldest) = match watch.map(|watch| Watcher::new(&state.store, watch)) {
-                Some(Ok((watcher, _))) => (Some(watcher), None),
-                // That its start is gone is told of a watch that was created.
-                Some(Err(Error::Compacted { .. })) => (None, Some(state.store.compacted())),
-                Some(Err(refusal)) => return (Err(refusal.to_string()), None, state.header()),
-                None => return (Err("an unknown filter".to_owned()), None, state.header()),
+        let (created, header) = self.shared.with(|state, _| {
+            let State { store, watches, .. } = state;
+            let create = || -> Result<i64, String> {
+                let watch = watch.ok_or("an unknown filter")?;
+                let (watcher, _) = Watcher::new(store, watch).map_err(|it| it.to_string())?;
+                let added = watches.add(stream, asked_id, watcher);
+                Ok(added.ok_or("mvcc: duplicate watch ID provided on the WatchStream")?)
             };
-            let added = state.watches.add(stream, asked_id, watcher);
-            let duplicate = || "mvcc: duplicate watch ID provided on the WatchStream".to_owned();
-            (added.ok_or_else(duplicate), oldest, state.header())
+            (create(), Some(header_to_wire(store.header())))
         });
         let mut response = WatchResponse {
             header,
@@ -175,19 +173,14 @@ impl Changes {
             Ok(id) => {
                 self.options.insert(id, options);
                 response.watch_id = id;
-                self.replies.push_back(response);
-                if let Some(oldest) = oldest {
-                    let header = header.unwrap_or_default();
-                    self.replies.push_back(compacted(header, id, oldest));
-                }
             }
             Err(reason) => {
                 response.watch_id = NO_WATCH;
                 response.canceled = true;
                 response.cancel_reason = reason;
-                self.replies.push_back(response);
             }
         }
+        self.replies.push_back(response);
     }
 
     /// Ends a watch. One that is not there is passed over in silence, as etcd does.

@@ -65,27 +65,27 @@ impl Watches {
 
     /// Adds a watch to a stream, by the id that the client gave or, for zero, by one that is free.
     /// None if the id is taken.
-    pub(crate) fn add(&mut self, stream: u64, id: i64, watcher: Option<Watcher>) -> Option<i64> {
+    pub(crate) fn add(&mut self, stream: u64, id: i64, watcher: Watcher) -> Option<i64> {
         let watching = self.streams.get_mut(&stream)?;
         let id = match id {
             0 => watching.free_id(),
             id if watching.watches.contains_key(&id) => return None,
             id => id,
         };
-        if let Some(watcher) = &watcher {
-            let place = Place { stream, watch: id };
-            let keys = watcher.keys();
-            if keys.is_single() {
-                let places = self.by_key.entry(keys.start.clone()).or_default();
-                places.insert(place);
-            } else {
-                self.by_range.insert(place);
-            }
-            // It may begin in the past.
-            watching.ready.push_back(id);
+        let place = Place { stream, watch: id };
+        let keys = watcher.keys();
+        if keys.is_single() {
+            let places = self.by_key.entry(keys.start.clone()).or_default();
+            places.insert(place);
+        } else {
+            self.by_range.insert(place);
         }
-        let is_ready = watcher.is_some();
-        watching.watches.insert(id, Watch { watcher, is_ready });
+        let watch = Watch {
+            watcher: Some(watcher),
+            is_ready: true, // it may begin in the past
+        };
+        watching.watches.insert(id, watch);
+        watching.ready.push_back(id);
         Some(id)
     }
 

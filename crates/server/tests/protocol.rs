@@ -349,25 +349,42 @@ async fn a_watch_from_before_a_compaction_is_created_and_then_cancelled() {
     };
     kv.compact(compaction).await.unwrap();
     let mut watches = Watches::open(&channel).await;
-    for start_revision in [2, -3] {
-        let request = WatchCreateRequest {
-            start_revision,
-            watch_id: 5,
-            ..watch("k")
-        };
-        watches.create(request).await;
-        let created = watches.next().await;
-        assert!(created.created && !created.canceled);
-        let ended = watches.next().await;
-        assert_eq!(
-            (ended.watch_id, ended.canceled, ended.compact_revision),
-            (5, true, 4)
-        );
-        assert_eq!(ended.header.unwrap().revision, 0);
-        // Until the client cancels it, the id stays taken.
-        watches.cancel(5).await;
-        assert!(watches.next().await.canceled);
-    }
+    let request = WatchCreateRequest {
+        start_revision: 2,
+        watch_id: 5,
+        ..watch("k")
+    };
+    watches.create(request.clone()).await;
+    let created = watches.next().await;
+    assert!(created.created && !created.canceled);
+    let ended = watches.next().await;
+    assert_eq!(
+        (ended.watch_id, ended.canceled, ended.compact_revision),
+        (5, true, 4)
+    );
+    assert_eq!(ended.header.unwrap().revision, 0);
+
+    // Until the client cancels it, the id stays taken.
+    watches.create(request.clone()).await;
+    let refused = watches.next().await;
+    assert!(refused.cancel_reason.contains("duplicate"), "{refused:?}");
+    watches.cancel(5).await;
+    assert!(watches.next().await.canceled);
+
+    let negative = WatchCreateRequest {
+        start_revision: -3,
+        ..request
+    };
+    watches.create(negative).await;
+    let refused = watches.next().await;
+    assert_eq!(
+        (refused.created, refused.canceled, refused.watch_id),
+        (true, true, -1)
+    );
+    assert_eq!(
+        refused.cancel_reason,
+        "etcdserver: mvcc: required revision has been compacted"
+    );
 }
 
 #[tokio::test]
