@@ -1,0 +1,72 @@
+//! An etcd v3 endpoint in this process: the embedded store of `quorate`, served over gRPC.
+//!
+//! What talks to etcd v3 can talk to a [`Server`]: etcdctl, and the clients of every language. It
+//! needs no etcd, no directory and no free port, so that a test, a demonstration or a developer's
+//! machine has a store at once. Everything is in memory, and gone with the server.
+//!
+//! ```
+//! use quorate::Client;
+//! use quorate_server::Server;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = Server::start().await?;
+//! let client = Client::connect(server.url()).await?;
+//! client.put("greeting", "hello").await?;
+//! let found = client.get("greeting").await?.expect("it was just put");
+//! assert_eq!(found.value, "hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a client can tell from a real etcd
+//!
+//! - what it can tell of the store itself: see the crate `quorate-engine`
+//! - authentication cannot be enabled; users and roles are kept, and passwords are not
+//! - there is one member, and there will be no other; it takes no snapshot
+//! - the services Lock and Election answer "unimplemented"
+//! - a request for progress is answered even on a stream without watches, and after all that there
+//!   was to tell, where etcd 3.5 leaves such a request unanswered
+//! - a batch of changes that a client does not want in fragments is parted between revisions
+//! - a sort target without a sort order sorts before the limit is applied, not after
+//! - sorts, compares, filters and operations of no known kind are refused; a real etcd passes over
+//!   some of them, and ends on others
+//! - a stream of watches answers with its headers at once, a real etcd with its first message
+//! - the hash of the store is that of what can be read at a revision
+//!
+//! Requests whose `:authority` is no authority are refused before they get here, with a stream that
+//! ends in PROTOCOL_ERROR: Go's HTTP/2 lets them pass, and Rust's does not. Go clients send such ones
+//! in two cases. For `endpoint status`, `endpoint hashkv` and `defrag` etcdctl 3.4 needs an endpoint
+//! without `http://`, as [`Server::addr`] is; and the library's 3.5.0, and releases up to 3.5.9 with
+//! several endpoints, send a list where the authority should be.
+//!
+//! # Layout
+//!
+//! - `server`: [`Server`] and [`Builder`], the entry
+//! - `connection`: connections, which end with the server
+//! - `shared`: the store behind its lock, and the task that expires its leases
+//! - `watches`: all watches, and whom a change concerns
+//! - `kv`, `lease`, `watch`, `cluster`, `maintenance`, `auth`, `recipes`: one gRPC service each, and
+//!   the two that are not served
+//! - `convert`: etcd's messages and the store's vocabulary
+//! - `status`: refusals in etcd's codes and texts
+//! - `plain`: what is served beside gRPC
+
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+
+mod auth;
+mod cluster;
+mod connection;
+mod convert;
+mod kv;
+mod lease;
+mod maintenance;
+mod plain;
+mod recipes;
+mod server;
+mod shared;
+mod status;
+mod watch;
+mod watches;
+
+pub use server::{Builder, Error, Result, Server};

@@ -1,0 +1,37 @@
+//! Refusals in etcd's codes and texts.
+
+use quorate_engine::Error as Refusal;
+use tonic::{Code, Status};
+
+/// The status that etcd gives for a refusal of the store. Clients compare code and text.
+pub(crate) fn refused(refusal: Refusal) -> Status {
+    let code = match refusal {
+        Refusal::Compacted { .. } | Refusal::FutureRevision | Refusal::LeaseTtlTooLarge => {
+            Code::OutOfRange
+        }
+        Refusal::DuplicateKey
+        | Refusal::EmptyKey
+        | Refusal::EmptyWatchRange
+        | Refusal::InvalidAuthManagement
+        | Refusal::KeyNotFound
+        | Refusal::LeaseProvided
+        | Refusal::RequestTooLarge
+        | Refusal::RoleNameEmpty
+        | Refusal::TooManyOps
+        | Refusal::UserNameEmpty
+        | Refusal::ValueProvided => Code::InvalidArgument,
+        Refusal::LeaseNotFound => Code::NotFound,
+        Refusal::NoSpace => Code::ResourceExhausted,
+        Refusal::LeaseExists
+        | Refusal::PermissionNotGranted
+        | Refusal::RoleExists
+        | Refusal::RoleNotFound
+        | Refusal::RoleNotGranted
+        | Refusal::RootRoleNotGranted
+        | Refusal::RootUserNotFound
+        | Refusal::UserExists
+        | Refusal::UserNotFound => Code::FailedPrecondition,
+        _ => Code::Unknown,
+    };
+    Status::new(code, refusal.to_string())
+}
