@@ -6,7 +6,7 @@ use tonic::transport::{self, ClientTlsConfig, Endpoint};
 
 use crate::Strategy;
 
-/// How a [`Channel`] picks, connects and waits.
+/// How a [`Channel`](super::Channel) picks, connects and waits.
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing by themselves"]
 pub struct Options {
