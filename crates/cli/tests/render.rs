@@ -11,7 +11,12 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
     path::PathBuf,
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
@@ -220,13 +225,17 @@ end
 ";
     let scene = Scene::new("half", template);
     let url = scene.place.url().to_owned();
-    let writing = thread::spawn(move || write_transactions(&url, 400));
+    let enough = Arc::new(AtomicBool::new(false));
+    let until_enough = Arc::clone(&enough);
+    let writing = thread::spawn(move || write_transactions(&url, &until_enough));
     until("the first is written", || {
         scene.place.run(&["get", "b"]).code == Some(0)
     });
     let mut rendering = scene.start(&[]);
     let mut seen = Vec::new();
-    while !writing.is_finished() {
+    let begun = Instant::now();
+    while seen.len() <= 5 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{seen:?}");
         let Ok(text) = fs::read_to_string(&scene.destination) else {
             continue;
         };
@@ -239,20 +248,22 @@ end
             seen.push(a.to_owned());
         }
     }
-    writing.join().unwrap();
-    until("the last is seen", || scene.read().starts_with("400 400\n"));
-    assert!(seen.len() > 5, "{seen:?}");
+    enough.store(true, Ordering::Relaxed);
+    let last = format!("{0} {0}\n", writing.join().unwrap());
+    until("the last is seen", || scene.read().starts_with(&last));
     rendering.signal(Signal::SIGTERM);
     let ended = rendering.ended();
     // Half of a transaction would be a missing key, too.
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(143), ""));
 }
 
-/// Writes keys that only make sense together.
+/// Writes keys that only make sense together, until it is enough. Returns the last value.
 #[tokio::main(flavor = "current_thread")]
-async fn write_transactions(url: &str, count: u32) {
+async fn write_transactions(url: &str, enough: &AtomicBool) -> u32 {
     let client = Client::connect(url).await.unwrap();
-    for n in 1..=count {
+    let mut n = 0;
+    while !enough.load(Ordering::Relaxed) {
+        n += 1;
         let value = n.to_string();
         let at = |n: u32| format!("at/{n}");
         let txn = client
@@ -264,6 +275,7 @@ async fn write_transactions(url: &str, count: u32) {
             .then(Op::delete(at(n - 1)));
         txn.commit().await.unwrap();
     }
+    n
 }
 
 #[test]
