@@ -8,7 +8,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, env, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
 use quorate::{
@@ -19,7 +19,7 @@ use quorate::{
         fault::{CallKind, Fate, Fault, Faults, Partition},
     },
 };
-use support::{machine::Machine, until};
+use support::{each_seed, machine::Machine, until};
 use tokio::time::{sleep, timeout};
 
 const PATHS: usize = 3;
@@ -292,22 +292,5 @@ async fn run(seed: u64) {
 
 #[test]
 fn a_path_has_one_owner_whatever_its_rivals_do() {
-    let number = |name| {
-        env::var(name)
-            .ok()
-            .map(|number| number.parse::<u64>().unwrap())
-    };
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(60),
-    };
-    for seed in seeds {
-        println!("SEED={seed}");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(run(seed));
-    }
+    each_seed(60, run);
 }

@@ -10,7 +10,6 @@ mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
     sync::Arc,
     time::Duration,
 };
@@ -24,7 +23,7 @@ use quorate::{
         fault::{CallKind, Fate, Fault, Faults, Partition},
     },
 };
-use support::until;
+use support::{each_seed, until};
 use tokio::time::sleep;
 
 /// Enough for a watch of the directory, and for one key without a directory.
@@ -287,22 +286,5 @@ async fn run(seed: u64) {
 
 #[test]
 fn in_the_end_the_store_is_as_the_owners_want_it() {
-    let number = |name| {
-        env::var(name)
-            .ok()
-            .map(|number| number.parse::<u64>().unwrap())
-    };
-    let seeds = match number("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SEEDS").unwrap_or(60),
-    };
-    for seed in seeds {
-        println!("SEED={seed}");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(run(seed));
-    }
+    each_seed(60, run);
 }

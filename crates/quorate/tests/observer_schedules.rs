@@ -7,7 +7,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, env, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use futures_util::{FutureExt, StreamExt};
@@ -19,7 +19,7 @@ use quorate::{
         fault::{CallKind, Fate, Fault, Faults, Partition},
     },
 };
-use support::{machine::Machine, until};
+use support::{machine::Machine, number, until};
 use tokio::time::{sleep, timeout};
 
 const CLIENTS: usize = 2;
@@ -495,10 +495,6 @@ fn run(seed: u64) -> Counts {
         let storm = timeout(Duration::from_secs(36_000), storm(seed));
         storm.await.expect("it hangs")
     })
-}
-
-fn number(variable: &str) -> Option<u64> {
-    Some(env::var(variable).ok()?.parse().unwrap())
 }
 
 #[test]

@@ -8,7 +8,6 @@
 mod support;
 
 use std::{
-    env,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -20,7 +19,7 @@ use quorate::{
         fault::{CallKind, Fate, Fault, Faults, Held, Partition},
     },
 };
-use support::{machine::Machine, until};
+use support::{machine::Machine, number, until};
 use tokio::time::{Instant, sleep, timeout};
 
 const CLIENTS: usize = 4;
@@ -320,10 +319,6 @@ fn run(seed: u64) -> Counts {
         .build()
         .unwrap();
     runtime.block_on(storm(seed))
-}
-
-fn number(variable: &str) -> Option<u64> {
-    Some(env::var(variable).ok()?.parse().unwrap())
 }
 
 #[test]

@@ -28,6 +28,17 @@ pub enum Layout {
     Raw,
 }
 
+impl Layout {
+    /// Reads the value of an instance's key; `None` if it tells that there is no such instance.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidData`](ErrorKind::InvalidData) for a value that is none of this layout.
+    pub fn decode(self, value: &Value) -> Result<Option<Instance>> {
+        read(self, value).map_err(|why| Error::new(ErrorKind::InvalidData, why))
+    }
+}
+
 /// The place of one service.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
@@ -137,26 +148,7 @@ impl Place {
 
     /// The instance of a value; `None` if it tells that there is none. The error is for people.
     pub(super) fn decode(&self, value: &Value) -> Result<Option<Instance>, String> {
-        if self.layout == Layout::Raw {
-            let address = value.as_str().ok_or("it is not text")?;
-            return Ok(Some(Instance::new(address)));
-        }
-        let json = serde_json::from_slice(value).map_err(|error| error.to_string())?;
-        let Json::Object(mut fields) = json else {
-            return Err("it is no JSON object".to_owned());
-        };
-        let names = match self.layout {
-            Layout::Grpc => GRPC,
-            Layout::Quorate | Layout::Raw => QUORATE,
-        };
-        if self.layout == Layout::Grpc && fields.get("Op").is_some_and(|op| *op == json!(DELETE)) {
-            return Ok(None);
-        }
-        let instance = read(&mut fields, &names)?;
-        if self.layout == Layout::Quorate && !instance.metadata_text().starts_with('{') {
-            return Err(format!("its {} are no JSON object", names.metadata));
-        }
-        Ok(Some(instance))
+        read(self.layout, value)
     }
 }
 
@@ -188,7 +180,30 @@ const DELETE: u8 = 1;
 /// Where services lie if nothing else is said.
 pub(super) const SERVICES: &str = "services/";
 
-fn read(fields: &mut Map<String, Json>, names: &Names) -> Result<Instance, String> {
+fn read(layout: Layout, value: &Value) -> Result<Option<Instance>, String> {
+    if layout == Layout::Raw {
+        let address = value.as_str().ok_or("it is not text")?;
+        return Ok(Some(Instance::new(address)));
+    }
+    let json = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let Json::Object(mut fields) = json else {
+        return Err("it is no JSON object".to_owned());
+    };
+    let names = match layout {
+        Layout::Grpc => GRPC,
+        Layout::Quorate | Layout::Raw => QUORATE,
+    };
+    if layout == Layout::Grpc && fields.get("Op").is_some_and(|op| *op == json!(DELETE)) {
+        return Ok(None);
+    }
+    let instance = from_fields(&mut fields, &names)?;
+    if layout == Layout::Quorate && !instance.metadata_text().starts_with('{') {
+        return Err(format!("its {} are no JSON object", names.metadata));
+    }
+    Ok(Some(instance))
+}
+
+fn from_fields(fields: &mut Map<String, Json>, names: &Names) -> Result<Instance, String> {
     // What is null is as good as missing.
     let mut take = |name| fields.remove(name).filter(|field| !field.is_null());
     let mut instance = match take(names.address) {

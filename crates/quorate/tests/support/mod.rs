@@ -10,7 +10,7 @@ pub mod machine;
 pub mod proxy;
 pub mod world;
 
-use std::{future::Future, time::Duration};
+use std::{env, future::Future, time::Duration};
 
 /// Waits until `condition` holds, and fails the test if it does not within 30 s.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
@@ -20,4 +20,27 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnM
         }
     });
     assert!(patience.await.is_ok(), "waited in vain until {what}");
+}
+
+/// Runs random schedules on paused time: that of the variable `SEED` alone, or from zero as many as
+/// `SEEDS` says.
+pub fn each_seed<F: Future<Output = ()>>(default: u64, run: impl Fn(u64) -> F) {
+    let seeds = match number("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SEEDS").unwrap_or(default),
+    };
+    for seed in seeds {
+        println!("SEED={seed}");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(run(seed));
+    }
+}
+
+/// The number in an environment variable, if it is set.
+pub fn number(variable: &str) -> Option<u64> {
+    Some(env::var(variable).ok()?.parse().unwrap())
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use minijinja::{Environment, Error, ErrorKind, Value, value::Kwargs};
-use quorate::KeyValue;
+use quorate::{Instance, KeyValue, Layout};
 use serde_json::Value as Json;
 
 use super::{template::Lookups, view::Dependency};
@@ -107,9 +107,17 @@ impl Reader {
         let mut instances: Vec<Value> = Vec::new();
         let mut warnings = BTreeSet::new();
         for kv in kvs {
-            match Instance::of(&kv, &prefix) {
-                Ok(instance) if instance.draining && !draining => {}
-                Ok(instance) => instances.push(instance.into()),
+            let Some(id) = kv.key.as_str().and_then(|key| key.strip_prefix(&*prefix)) else {
+                warnings.insert(format!("{} is left out: its key is no text", kv.key));
+                continue;
+            };
+            if id.is_empty() || id.contains('/') {
+                continue; // something else of somebody's, as for trackers
+            }
+            match Layout::Quorate.decode(&kv.value) {
+                Ok(None) => {}
+                Ok(Some(found)) if found.draining && !draining => {}
+                Ok(Some(found)) => instances.push(instance(id, &found)),
                 Err(why) => {
                     warnings.insert(format!("{} is left out: {why}", kv.key));
                 }
@@ -137,60 +145,16 @@ impl Reader {
     }
 }
 
-/// A participant of a service.
-struct Instance {
-    id: String,
-    address: String,
-    metadata: Json,
-    weight: u32,
-    draining: bool,
-}
-
-impl Instance {
-    fn of(kv: &KeyValue, prefix: &str) -> Result<Self, String> {
-        let id = kv.key.as_str().and_then(|key| key.strip_prefix(prefix));
-        let id = id.ok_or("its key is no text")?;
-        let mut json: Json =
-            serde_json::from_slice(&kv.value).map_err(|error| error.to_string())?;
-        let Some(fields) = json.as_object_mut() else {
-            return Err("it is no object".to_owned());
-        };
-        // What is null is as good as missing.
-        let mut take = |name| fields.remove(name).filter(|field| !field.is_null());
-        let address = match take("address") {
-            Some(Json::String(address)) if !address.is_empty() => address,
-            _ => return Err("it has no address".to_owned()),
-        };
-        let weight = match take("weight") {
-            None => 1,
-            Some(weight) => {
-                let weight = weight.as_u64().and_then(|weight| weight.try_into().ok());
-                weight.ok_or("its weight is no number from 0 to 4294967295")?
-            }
-        };
-        let draining = take("draining").unwrap_or(Json::Bool(false));
-        Ok(Self {
-            id: id.to_owned(),
-            address,
-            metadata: take("metadata").unwrap_or_else(|| Json::Object(Default::default())),
-            weight,
-            draining: draining
-                .as_bool()
-                .ok_or("its draining is neither true nor false")?,
-        })
-    }
-}
-
-impl From<Instance> for Value {
-    fn from(instance: Instance) -> Self {
-        Self::from_pairs([
-            ("id", Self::from(instance.id)),
-            ("address", Self::from(instance.address)),
-            ("metadata", from_json(instance.metadata)),
-            ("weight", Self::from(instance.weight)),
-            ("draining", Self::from(instance.draining)),
-        ])
-    }
+/// What templates see of an instance.
+fn instance(id: &str, instance: &Instance) -> Value {
+    let metadata = serde_json::from_str(instance.metadata_text()).unwrap_or_default();
+    Value::from_pairs([
+        ("id", Value::from(id)),
+        ("address", Value::from(&*instance.address)),
+        ("metadata", from_json(metadata)),
+        ("weight", Value::from(instance.weight)),
+        ("draining", Value::from(instance.draining)),
+    ])
 }
 
 /// A node of what [`Reader::tree`] returns.
