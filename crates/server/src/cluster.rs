@@ -27,19 +27,21 @@ impl Cluster for ClusterService {
         &self,
         _request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        self.shared.answer(|state, _| {
-            let member = pb::Member {
-                id: state.store.header().member_id,
-                name: NAME.to_owned(),
-                peer_ur_ls: Vec::new(),
-                client_ur_ls: vec![self.shared.url.clone()],
-                is_learner: false,
-            };
-            Ok(pb::MemberListResponse {
-                header: state.header(),
-                members: vec![member],
+        self.shared
+            .answer(|state, _| {
+                let member = pb::Member {
+                    id: state.store.header().member_id,
+                    name: NAME.to_owned(),
+                    peer_ur_ls: Vec::new(),
+                    client_ur_ls: vec![self.shared.url.clone()],
+                    is_learner: false,
+                };
+                Ok(pb::MemberListResponse {
+                    header: state.header(),
+                    members: vec![member],
+                })
             })
-        })
+            .await
     }
 
     async fn member_add(

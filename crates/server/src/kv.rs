@@ -42,6 +42,7 @@ impl Kv for KvService {
         let range = range_from_wire(request.into_inner())?;
         self.shared
             .answer(|state, _| state.store.range(&range).map(range_to_wire))
+            .await
     }
 
     async fn put(
@@ -53,27 +54,29 @@ impl Kv for KvService {
         let lease = LeaseId::from_wire(request.lease);
         let txn = Txn::new().then(put_from_wire(request));
         check(&txn, bytes)?;
-        self.shared.answer(|state, now| {
-            // Outside a transaction etcd looks for the lease before it looks for the key.
-            if let Some(lease) = lease
-                && state
-                    .store
-                    .lease_status(now, lease, false)
-                    .remaining
-                    .is_none()
-            {
-                return Err(Error::LeaseNotFound);
-            }
-            let (header, result) = apply_one(state, &txn)?;
-            let prev = match result {
-                Some(OpResult::Put { prev }) => prev,
-                _ => None,
-            };
-            Ok(pb::PutResponse {
-                header,
-                prev_kv: prev.map(kv_to_wire),
+        self.shared
+            .answer(|state, now| {
+                // Outside a transaction etcd looks for the lease before it looks for the key.
+                if let Some(lease) = lease
+                    && state
+                        .store
+                        .lease_status(now, lease, false)
+                        .remaining
+                        .is_none()
+                {
+                    return Err(Error::LeaseNotFound);
+                }
+                let (header, result) = apply_one(state, &txn)?;
+                let prev = match result {
+                    Some(OpResult::Put { prev }) => prev,
+                    _ => None,
+                };
+                Ok(pb::PutResponse {
+                    header,
+                    prev_kv: prev.map(kv_to_wire),
+                })
             })
-        })
+            .await
     }
 
     async fn delete_range(
@@ -84,18 +87,20 @@ impl Kv for KvService {
         let bytes = request.encoded_len();
         let txn = Txn::new().then(delete_from_wire(request));
         check(&txn, bytes)?;
-        self.shared.answer(|state, _| {
-            let (header, result) = apply_one(state, &txn)?;
-            let (deleted, prevs) = match result {
-                Some(OpResult::Delete { deleted, prevs }) => (deleted, prevs),
-                _ => (0, Vec::new()),
-            };
-            Ok(pb::DeleteRangeResponse {
-                header,
-                deleted,
-                prev_kvs: prevs.into_iter().map(kv_to_wire).collect(),
+        self.shared
+            .answer(|state, _| {
+                let (header, result) = apply_one(state, &txn)?;
+                let (deleted, prevs) = match result {
+                    Some(OpResult::Delete { deleted, prevs }) => (deleted, prevs),
+                    _ => (0, Vec::new()),
+                };
+                Ok(pb::DeleteRangeResponse {
+                    header,
+                    deleted,
+                    prev_kvs: prevs.into_iter().map(kv_to_wire).collect(),
+                })
             })
-        })
+            .await
     }
 
     async fn txn(
@@ -108,6 +113,7 @@ impl Kv for KvService {
         check(&txn, bytes)?;
         self.shared
             .answer(|state, _| state.store.txn(&txn).map(txn_to_wire))
+            .await
     }
 
     async fn compact(
@@ -115,13 +121,15 @@ impl Kv for KvService {
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let revision = Revision(request.into_inner().revision);
-        self.shared.answer(|state, _| {
-            state.watches.read_ahead(&state.store);
-            let header = state.store.compact(revision)?;
-            Ok(pb::CompactionResponse {
-                header: Some(header_to_wire(header)),
+        self.shared
+            .answer(|state, _| {
+                state.watches.read_ahead(&state.store);
+                let header = state.store.compact(revision)?;
+                Ok(pb::CompactionResponse {
+                    header: Some(header_to_wire(header)),
+                })
             })
-        })
+            .await
     }
 }
 

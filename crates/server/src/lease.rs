@@ -39,15 +39,17 @@ impl Lease for LeaseService {
             0 => fastrand::i64(1..),
             id => id,
         };
-        self.shared.answer(|state, now| {
-            let granted = state.store.grant(now, LeaseId(id), ttl)?;
-            Ok(pb::LeaseGrantResponse {
-                header: Some(header_to_wire(granted.header)),
-                id: granted.id.0,
-                ttl: ttl_to_wire(granted.ttl),
-                error: String::new(),
+        self.shared
+            .answer(|state, now| {
+                let granted = state.store.grant(now, LeaseId(id), ttl)?;
+                Ok(pb::LeaseGrantResponse {
+                    header: Some(header_to_wire(granted.header)),
+                    id: granted.id.0,
+                    ttl: ttl_to_wire(granted.ttl),
+                    error: String::new(),
+                })
             })
-        })
+            .await
     }
 
     async fn lease_revoke(
@@ -55,12 +57,14 @@ impl Lease for LeaseService {
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let id = LeaseId(request.into_inner().id);
-        self.shared.answer(|state, _| {
-            let header = state.store.revoke(id)?;
-            Ok(pb::LeaseRevokeResponse {
-                header: Some(header_to_wire(header)),
+        self.shared
+            .answer(|state, _| {
+                let header = state.store.revoke(id)?;
+                Ok(pb::LeaseRevokeResponse {
+                    header: Some(header_to_wire(header)),
+                })
             })
-        })
+            .await
     }
 
     /// Each request is read when its answer can be sent, so that nothing piles up here.
@@ -86,28 +90,32 @@ impl Lease for LeaseService {
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let request = request.into_inner();
         let id = LeaseId(request.id);
-        self.shared.answer(|state, now| {
-            let status = state.store.lease_status(now, id, request.keys);
-            Ok(pb::LeaseTimeToLiveResponse {
-                header: Some(header_to_wire(status.header)),
-                id: request.id,
-                ttl: status.remaining.map_or(NO_LEASE, ttl_to_wire),
-                granted_ttl: ttl_to_wire(status.granted),
-                keys: status.keys.into_iter().map(Into::into).collect(),
+        self.shared
+            .answer(|state, now| {
+                let status = state.store.lease_status(now, id, request.keys);
+                Ok(pb::LeaseTimeToLiveResponse {
+                    header: Some(header_to_wire(status.header)),
+                    id: request.id,
+                    ttl: status.remaining.map_or(NO_LEASE, ttl_to_wire),
+                    granted_ttl: ttl_to_wire(status.granted),
+                    keys: status.keys.into_iter().map(Into::into).collect(),
+                })
             })
-        })
+            .await
     }
 
     async fn lease_leases(
         &self,
         _request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        self.shared.answer(|state, _| {
-            let leases = state.store.leases().into_iter();
-            Ok(pb::LeaseLeasesResponse {
-                header: state.header(),
-                leases: leases.map(|LeaseId(id)| pb::LeaseStatus { id }).collect(),
+        self.shared
+            .answer(|state, _| {
+                let leases = state.store.leases().into_iter();
+                Ok(pb::LeaseLeasesResponse {
+                    header: state.header(),
+                    leases: leases.map(|LeaseId(id)| pb::LeaseStatus { id }).collect(),
+                })
             })
-        })
+            .await
     }
 }

@@ -42,22 +42,26 @@
 //!
 //! # Layout
 //!
-//! - `server`: [`Server`] and [`Builder`], the entry
+//! - `server`: [`Server`], the entry
+//! - `builder`: [`Builder`], how it is to be
 //! - `connection`: connections, which end with the server
 //! - `shared`: the store behind its lock, and the task that expires its leases
 //! - `watches`: all watches, and whom a change concerns
 //! - `kv`, `lease`, `watch`, `cluster`, `maintenance`, `auth`, `recipes`: one gRPC service each, and
 //!   the two that are not served
 //! - `convert`: etcd's messages and the store's vocabulary
+//! - `error`: why a server does not start
 //! - `status`: refusals in etcd's codes and texts
 //! - `plain`: what is served beside gRPC
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod auth;
+mod builder;
 mod cluster;
 mod connection;
 mod convert;
+mod error;
 mod kv;
 mod lease;
 mod maintenance;
@@ -69,4 +73,6 @@ mod status;
 mod watch;
 mod watches;
 
-pub use server::{Builder, Error, Result, Server};
+pub use builder::Builder;
+pub use error::{Error, Result};
+pub use server::Server;

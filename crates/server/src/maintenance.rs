@@ -34,38 +34,42 @@ impl Maintenance for MaintenanceService {
             let reason = "a store in memory cannot be put in a state of alarm";
             return Err(Status::unimplemented(reason));
         }
-        self.shared.answer(|state, _| {
-            Ok(pb::AlarmResponse {
-                header: state.header(),
-                alarms: Vec::new(),
+        self.shared
+            .answer(|state, _| {
+                Ok(pb::AlarmResponse {
+                    header: state.header(),
+                    alarms: Vec::new(),
+                })
             })
-        })
+            .await
     }
 
     async fn status(
         &self,
         _request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
-        self.shared.answer(|state, _| {
-            let header = state.store.header();
-            // Every write is an entry of a log, as far as anyone can tell.
-            let index = header.revision.0.unsigned_abs();
-            let bytes = i64::try_from(state.store.bytes()).unwrap_or(i64::MAX);
-            Ok(pb::StatusResponse {
-                header: state.header(),
-                version: VERSION.to_owned(),
-                db_size: bytes,
-                leader: header.member_id,
-                raft_index: index,
-                raft_term: header.raft_term,
-                raft_applied_index: index,
-                errors: Vec::new(),
-                db_size_in_use: bytes,
-                is_learner: false,
-                storage_version: String::new(),
-                db_size_quota: 0,
+        self.shared
+            .answer(|state, _| {
+                let header = state.store.header();
+                // Every write is an entry of a log, as far as anyone can tell.
+                let index = header.revision.0.unsigned_abs();
+                let bytes = i64::try_from(state.store.bytes()).unwrap_or(i64::MAX);
+                Ok(pb::StatusResponse {
+                    header: state.header(),
+                    version: VERSION.to_owned(),
+                    db_size: bytes,
+                    leader: header.member_id,
+                    raft_index: index,
+                    raft_term: header.raft_term,
+                    raft_applied_index: index,
+                    errors: Vec::new(),
+                    db_size_in_use: bytes,
+                    is_learner: false,
+                    storage_version: String::new(),
+                    db_size_quota: 0,
+                })
             })
-        })
+            .await
     }
 
     /// Memory has no gaps to be closed.
@@ -73,23 +77,27 @@ impl Maintenance for MaintenanceService {
         &self,
         _request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        self.shared.answer(|state, _| {
-            Ok(pb::DefragmentResponse {
-                header: state.header(),
+        self.shared
+            .answer(|state, _| {
+                Ok(pb::DefragmentResponse {
+                    header: state.header(),
+                })
             })
-        })
+            .await
     }
 
     async fn hash(
         &self,
         _request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
-        self.shared.answer(|state, _| {
-            Ok(pb::HashResponse {
-                header: state.header(),
-                hash: hash(state, Revision::ZERO)?,
+        self.shared
+            .answer(|state, _| {
+                Ok(pb::HashResponse {
+                    header: state.header(),
+                    hash: hash(state, Revision::ZERO)?,
+                })
             })
-        })
+            .await
     }
 
     async fn hash_kv(
@@ -97,18 +105,20 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let asked = Revision(request.into_inner().revision);
-        self.shared.answer(|state, _| {
-            let revision = match asked {
-                Revision::ZERO => state.store.header().revision,
-                revision => revision,
-            };
-            Ok(pb::HashKvResponse {
-                header: state.header(),
-                hash: hash(state, revision)?,
-                compact_revision: state.store.compacted().0,
-                hash_revision: revision.0,
+        self.shared
+            .answer(|state, _| {
+                let revision = match asked {
+                    Revision::ZERO => state.store.header().revision,
+                    revision => revision,
+                };
+                Ok(pb::HashKvResponse {
+                    header: state.header(),
+                    hash: hash(state, revision)?,
+                    compact_revision: state.store.compacted().0,
+                    hash_revision: revision.0,
+                })
             })
-        })
+            .await
     }
 
     async fn snapshot(

@@ -80,7 +80,7 @@ impl Shared {
     }
 
     /// Answers a request of gRPC.
-    pub(crate) fn answer<T>(
+    pub(crate) async fn answer<T>(
         &self,
         call: impl FnOnce(&mut State, Duration) -> Result<T, Error>,
     ) -> Result<Response<T>, Status> {
