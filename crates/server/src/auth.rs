@@ -220,7 +220,7 @@ fn permission_from_wire(permission: Option<authpb::Permission>) -> Result<Permis
     Ok(Permission { kind, keys })
 }
 
-fn permission_to_wire(permission: &Permission) -> authpb::Permission {
+pub(crate) fn permission_to_wire(permission: &Permission) -> authpb::Permission {
     let kind = match permission.kind {
         PermissionKind::Read => Type::Read,
         PermissionKind::ReadWrite => Type::Readwrite,

@@ -23,7 +23,7 @@
 //!
 //! - what it can tell of the store itself: see the crate `quorate-engine`
 //! - authentication cannot be enabled; users and roles are kept, and passwords are not
-//! - there is one member, and there will be no other; it takes no snapshot
+//! - there is one member, and there will be no other
 //! - the services Lock and Election answer "unimplemented"
 //! - a request for progress is answered even on a stream without watches, and after all that there
 //!   was to tell, where etcd 3.5 leaves such a request unanswered
@@ -32,7 +32,6 @@
 //! - sorts, compares, filters and operations of no known kind are refused; a real etcd passes over
 //!   some of them, and ends on others
 //! - a stream of watches answers with its headers at once, a real etcd with its first message
-//! - the hash of the store is that of what can be read at a revision
 //!
 //! Requests whose `:authority` is no authority are refused before they get here, with a stream that
 //! ends in PROTOCOL_ERROR: Go's HTTP/2 lets them pass, and Rust's does not. Go clients send such ones
@@ -49,6 +48,7 @@
 //! - `watches`: all watches, and whom a change concerns
 //! - `kv`, `lease`, `watch`, `cluster`, `maintenance`, `auth`, `recipes`: one gRPC service each, and
 //!   the two that are not served
+//! - `snapshot`, `member`, `bolt`: the file that is a snapshot, the tables in it, and their format
 //! - `convert`: etcd's messages and the store's vocabulary
 //! - `error`: why a server does not start
 //! - `status`: refusals in etcd's codes and texts
@@ -57,6 +57,7 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod auth;
+mod bolt;
 mod builder;
 mod cluster;
 mod connection;
@@ -65,10 +66,12 @@ mod error;
 mod kv;
 mod lease;
 mod maintenance;
+mod member;
 mod plain;
 mod recipes;
 mod server;
 mod shared;
+mod snapshot;
 mod status;
 mod watch;
 mod watches;

@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
-use quorate_engine::{Error, KeyRange, LeaseId, Range, Revision};
+use futures_util::stream;
+use quorate_engine::{Error, KeyRange, Range, Revision};
 use quorate_wire::etcdserverpb::{
     self as pb, alarm_request::AlarmAction, maintenance_server::Maintenance,
 };
+use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status, codegen::BoxStream};
 
-use crate::shared::{Shared, State, VERSION};
+use crate::{
+    member,
+    shared::{Shared, State, VERSION},
+    snapshot,
+};
 
 pub(crate) struct MaintenanceService {
     shared: Arc<Shared>,
@@ -94,7 +100,7 @@ impl Maintenance for MaintenanceService {
             .answer(|state, _| {
                 Ok(pb::HashResponse {
                     header: state.header(),
-                    hash: hash(state, Revision::ZERO)?,
+                    hash: hash(state, state.store.header().revision)?.0,
                 })
             })
             .await
@@ -111,22 +117,32 @@ impl Maintenance for MaintenanceService {
                     Revision::ZERO => state.store.header().revision,
                     revision => revision,
                 };
+                let (hash, compacted) = hash(state, revision)?;
                 Ok(pb::HashKvResponse {
                     header: state.header(),
-                    hash: hash(state, revision)?,
-                    compact_revision: state.store.compacted().0,
+                    hash,
+                    compact_revision: compacted.0,
                     hash_revision: revision.0,
                 })
             })
             .await
     }
 
+    /// The file is made at once, and sent as the client reads it.
     async fn snapshot(
         &self,
         _request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<BoxStream<pb::SnapshotResponse>>, Status> {
-        let reason = "a store in memory has no database file to take a snapshot of";
-        Err(Status::unimplemented(reason))
+        let (header, records) = self
+            .shared
+            .answer(|state, _| Ok((state.store.header(), state.store.records())))
+            .await?
+            .into_inner();
+        let make = move || snapshot::pieces(header, records);
+        let pieces = spawn_blocking(make)
+            .await
+            .map_err(|error| Status::internal(format!("the snapshot was not made: {error}")))?;
+        Ok(Response::new(Box::pin(stream::iter(pieces.map(Ok)))))
     }
 
     async fn move_leader(
@@ -146,24 +162,10 @@ impl Maintenance for MaintenanceService {
     }
 }
 
-/// The hash of what can be read at a revision, by FNV-1a: equal stores have equal hashes.
-fn hash(state: &State, revision: Revision) -> Result<u32, Error> {
-    let all = Range::new(KeyRange::all()).revision(revision);
-    let mut hash = 0x811c_9dc5_u32;
-    let mut add = |bytes: &[u8]| {
-        for &byte in bytes {
-            hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-        }
-    };
-    for kv in state.store.range(&all)?.kvs {
-        for bytes in [&*kv.key, &*kv.value] {
-            add(&bytes.len().to_le_bytes());
-            add(bytes);
-        }
-        let lease = LeaseId::to_wire(kv.lease);
-        for number in [kv.create_revision.0, kv.mod_revision.0, kv.version, lease] {
-            add(&number.to_le_bytes());
-        }
-    }
-    Ok(hash)
+/// etcd's hash of the changes up to a revision, and how far the store was compacted.
+fn hash(state: &State, revision: Revision) -> Result<(u32, Revision), Error> {
+    // Refuses revisions that cannot be read.
+    let probe = Range::new(KeyRange::all()).revision(revision).count_only();
+    state.store.range(&probe)?;
+    Ok(member::hash(state.store.records(), revision))
 }
