@@ -1,6 +1,6 @@
 //! How a server is to be.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::net::{TcpListener, lookup_host};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -8,8 +8,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Error, Result, Server,
     connection::connections,
+    journal::Opened,
     server::{routes, serve, spawn},
-    shared::{Shared, expire},
+    shared::{Shared, end_watches, expire},
 };
 
 /// Where a server listens unless told otherwise: a free port that only this machine reaches.
@@ -39,6 +40,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 pub struct Builder {
     address: String,
     allow_remote: bool,
+    data_dir: Option<PathBuf>,
     progress_interval: Duration,
 }
 
@@ -58,6 +60,16 @@ impl Builder {
         self
     }
 
+    /// Keeps the store in a directory, which is made if it is not there, and goes on with what a former
+    /// server left in it. Whatever was answered is on disk by then, and survives the end of the process
+    /// in whatever way; leases begin their time to live anew. Without a directory everything is in
+    /// memory.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
     /// Tells quiet watches that ask for it this often how far they have come; ten minutes by default.
     #[must_use]
     pub const fn progress_interval(mut self, interval: Duration) -> Self {
@@ -69,7 +81,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::Address`], [`Error::Remote`] or [`Error::Listen`].
+    /// [`Error::Address`], [`Error::Remote`] or [`Error::Listen`]; [`Error::DataDir`] or
+    /// [`Error::DataDirInUse`].
     ///
     /// # Panics
     ///
@@ -89,13 +102,19 @@ impl Builder {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let shared = Shared::new(url.clone(), self.progress_interval.max(MIN_INTERVAL));
+        let opened = match self.data_dir {
+            Some(path) => Some(Opened::open(path, &tasks, &stop).await?),
+            None => None,
+        };
+        let interval = self.progress_interval.max(MIN_INTERVAL);
+        let shared = Shared::new(url.clone(), interval, opened);
         let serving = serve(
             routes(&shared),
             connections(listener, stop.clone(), tasks.clone()),
         );
         spawn(&tasks, &stop, serving);
-        spawn(&tasks, &stop, expire(shared));
+        spawn(&tasks, &stop, expire(Arc::clone(&shared)));
+        spawn(&tasks, &stop, end_watches(shared));
         tasks.close();
         tracing::debug!(%url, "serving a store");
         Ok(Server {
@@ -122,6 +141,7 @@ impl Default for Builder {
         Self {
             address: DEFAULT_ADDRESS.to_owned(),
             allow_remote: false,
+            data_dir: None,
             progress_interval: DEFAULT_PROGRESS_INTERVAL,
         }
     }
