@@ -44,7 +44,10 @@
 //!
 //! - `server`: [`Server`], the entry
 //! - `builder`: [`Builder`], how it is to be
+//! - `address`: where it listens, and what it says of that
+//! - `listener`, `unix`: ports and Unix sockets
 //! - `connection`: connections, which end with the server
+//! - `idle`: when nobody needs the server
 //! - `shared`: the store behind its lock, and the task that expires its leases
 //! - `journal`: what makes writes survive: the queue to the thread that writes, the database
 //! - `watches`: all watches, and whom a change concerns
@@ -58,6 +61,7 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod address;
 mod auth;
 mod bolt;
 mod builder;
@@ -65,9 +69,11 @@ mod cluster;
 mod connection;
 mod convert;
 mod error;
+mod idle;
 mod journal;
 mod kv;
 mod lease;
+mod listener;
 mod maintenance;
 mod member;
 mod plain;
@@ -76,6 +82,8 @@ mod server;
 mod shared;
 mod snapshot;
 mod status;
+#[cfg(unix)]
+mod unix;
 mod watch;
 mod watches;
 
