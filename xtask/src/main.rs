@@ -4,7 +4,7 @@
 //!
 //! # Layout
 //!
-//! - `differential`: compares the store in memory with a real etcd, at length
+//! - `differential`: compares the store in memory and the server with a real etcd, at length
 //! - `etcd`: finds the etcd that tests run against
 //! - `generate`: generates the code of the wire crate
 //! - `lint`: everything that is checked without running the code
@@ -30,7 +30,7 @@ chores:
   lint              check format, lints, docs and generated code
   gen [--check]     generate the code of the wire crate, or check that it is up to date
   differential [--ops N] [--seed SEED]
-                    compare the store in memory with a real etcd by random programs
+                    compare the store in memory and the server with a real etcd by random programs
   etcd              print the etcd that tests run against, installing it if that is possible";
 
 fn main() -> ExitCode {
