@@ -10,7 +10,7 @@ use crate::{
     run::{cargo, run},
 };
 
-/// How many operations are done on each etcd unless told otherwise.
+/// How many operations are done on each store unless told otherwise.
 const OPS: &str = "1000000";
 
 /// Runs programs that nobody has run before; with `--seed` the one of that seed.

@@ -1,12 +1,14 @@
 //! Finds the etcd that tests run against, and installs it where that is possible.
 
 use std::{
-    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::run::{output, run};
+use crate::{
+    run::output,
+    tools::{install, locate},
+};
 
 /// The oldest etcd that can be tested against, and why.
 const OLDEST: (u32, u32) = (3, 4);
@@ -22,6 +24,8 @@ https://github.com/etcd-io/etcd/releases";
 pub(crate) struct Etcd {
     pub(crate) server: PathBuf,
     pub(crate) ctl: PathBuf,
+    /// The major and minor version of the server.
+    pub(crate) version: (u32, u32),
 }
 
 /// Prints where etcd is.
@@ -44,55 +48,27 @@ impl Etcd {
         let (server, ctl) = match look() {
             Some(found) => found,
             None => {
-                install()?;
+                // A server that the package starts does no harm: every test starts its own, on free ports.
+                install(
+                    &["etcd-server", "etcd-client"],
+                    "there is no etcd here",
+                    HOW,
+                )?;
                 look().ok_or_else(|| format!("etcd was installed but not found; {HOW}"))?
             }
         };
-        check(&server, &["--version"])?;
+        let version = check(&server, &["--version"])?;
         check(&ctl, &["version"])?;
-        Ok(Self { server, ctl })
-    }
-}
-
-/// The program that a variable names, else the one of that name on the PATH.
-fn locate(variable: &str, name: &str) -> Option<PathBuf> {
-    if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
-        return Some(path.into());
-    }
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path)
-        .map(|directory| directory.join(name))
-        .find(|file| file.is_file())
-}
-
-/// Installs the packages of Debian and Ubuntu. A server that these start does no harm: every test
-/// starts its own, on free ports.
-fn install() -> Result<(), String> {
-    let missing = || format!("there is no etcd here; {HOW}");
-    let release = fs::read_to_string("/etc/os-release").map_err(|_| missing())?;
-    let debian = release
-        .lines()
-        .filter_map(|line| {
-            line.strip_prefix("ID=")
-                .or_else(|| line.strip_prefix("ID_LIKE="))
+        Ok(Self {
+            server,
+            ctl,
+            version,
         })
-        .any(|ids| ids.contains("debian") || ids.contains("ubuntu"));
-    let root = output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
-    if !debian || !root || !Path::new("/usr/bin/apt-get").exists() {
-        return Err(missing());
     }
-    let apt = || {
-        let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive");
-        apt
-    };
-    run(apt().arg("update"))?;
-    run(apt().args(["install", "-y", "etcd-server", "etcd-client"]))
-        .map_err(|why| format!("{why}; {HOW}"))
 }
 
-/// Refuses a program that is older than [`OLDEST`] or tells no version.
-fn check(program: &Path, arguments: &[&str]) -> Result<(), String> {
+/// Tells the version of a program, and refuses one that is older than [`OLDEST`] or tells none.
+fn check(program: &Path, arguments: &[&str]) -> Result<(u32, u32), String> {
     // Without this an etcdctl before 3.4 speaks version 2.
     let text = output(
         Command::new(program)
@@ -109,7 +85,7 @@ fn check(program: &Path, arguments: &[&str]) -> Result<(), String> {
             program.display()
         ));
     }
-    Ok(())
+    Ok(version)
 }
 
 /// The major and minor version in a line such as `etcd Version: 3.4.23`.

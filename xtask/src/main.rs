@@ -4,23 +4,31 @@
 //!
 //! # Layout
 //!
-//! - `differential`: compares the store in memory with a real etcd, at length
+//! - `differential`: compares the store in memory and the server with a real etcd, at length
 //! - `etcd`: finds the etcd that tests run against
 //! - `generate`: generates the code of the wire crate
+//! - `interop`: compares our server with a real etcd by the clients of others
 //! - `lint`: everything that is checked without running the code
 //! - `run`: runs commands
+//! - `serve`: our server in a process of its own
 //! - `shared`: one etcd for all tests that are content with keys of their own
 //! - `test`: everything
+//! - `tools`: finds programs
 
 mod differential;
 mod etcd;
 mod generate;
+mod interop;
 mod lint;
 mod run;
+mod serve;
 mod shared;
 mod test;
+mod tools;
 
 use std::process::ExitCode;
+
+use crate::etcd::Etcd;
 
 const USAGE: &str = "\
 usage: cargo xtask <chore>
@@ -30,7 +38,8 @@ chores:
   lint              check format, lints, docs and generated code
   gen [--check]     generate the code of the wire crate, or check that it is up to date
   differential [--ops N] [--seed SEED]
-                    compare the store in memory with a real etcd by random programs
+                    compare the store in memory and the server with a real etcd by random programs
+  interop           compare the server with a real etcd by clients of others
   etcd              print the etcd that tests run against, installing it if that is possible";
 
 fn main() -> ExitCode {
@@ -40,6 +49,7 @@ fn main() -> ExitCode {
         ["differential", flags @ ..] => differential::compare(flags),
         ["etcd"] => etcd::print(),
         ["gen", flags @ ..] => generate::generate(flags),
+        ["interop"] => Etcd::find().and_then(|etcd| interop::rust(&etcd)),
         ["lint"] => lint::run_all(),
         ["test", filters @ ..] => test::run_all(filters),
         ["help" | "-h" | "--help"] => {

@@ -39,6 +39,11 @@ pub(crate) fn root() -> PathBuf {
     root
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// The command as one would type it; of the program its name alone.
 fn show(command: &Command) -> String {
     let program = PathBuf::from(command.get_program());

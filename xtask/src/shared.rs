@@ -1,7 +1,7 @@
 //! One etcd for all tests that are content with keys of their own.
 
 use std::{
-    env, fs,
+    fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::PathBuf,
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::run::root;
+use crate::run::target;
 
 /// How long it may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,9 +32,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Starts an etcd, and waits until it serves.
     pub(crate) fn start(server: &PathBuf) -> Result<Self, String> {
-        let target =
-            env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-        let data = target
+        let data = target()
             .join("tmp")
             .join(format!("shared-etcd-{}", std::process::id()));
         fs::create_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;

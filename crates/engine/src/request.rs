@@ -57,6 +57,9 @@ pub enum Order {
     Ascending,
     /// The largest first.
     Descending,
+    /// The smallest first, but the limit chooses before: of the first keys, one more than the limit,
+    /// the smallest are returned. It is what etcd does when told by what to sort, but in no order.
+    Unstated,
 }
 
 impl Range {

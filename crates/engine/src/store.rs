@@ -160,20 +160,22 @@ impl Store {
 
         let limit = usize::try_from(range.limit).unwrap_or(0);
         let limit = if limit == 0 { usize::MAX } else { limit };
-        let mut kvs: Vec<&KeyValue>;
-        let count;
-        if range.order.is_some() || has_bounds(range) {
-            kvs = found.collect();
-            count = kvs.len();
+        let has_bounds = has_bounds(range);
+        let looked_at = match range.order {
+            _ if has_bounds => usize::MAX,
+            Some((_, Order::Ascending | Order::Descending)) => usize::MAX,
+            Some((_, Order::Unstated)) => limit.saturating_add(1),
+            None => limit,
+        };
+        let mut kvs: Vec<&KeyValue> = found.by_ref().take(looked_at).collect();
+        let count = kvs.len() + found.count();
+        if has_bounds {
             kvs.retain(|kv| is_within_bounds(range, kv));
-            if let Some((by, order)) = range.order {
-                sort(&mut kvs, by, order);
-            }
-        } else {
-            kvs = found.by_ref().take(limit).collect();
-            count = kvs.len() + found.count();
         }
-        let more = if has_bounds(range) { kvs.len() } else { count } > limit;
+        if let Some((by, order)) = range.order {
+            sort(&mut kvs, by, order);
+        }
+        let more = if has_bounds { kvs.len() } else { count } > limit;
         kvs.truncate(limit);
 
         let kvs = kvs.into_iter().map(|kv| {
@@ -256,7 +258,7 @@ fn sort(kvs: &mut [&KeyValue], by: SortBy, order: Order) {
         }
     };
     match order {
-        Order::Ascending => kvs.sort_by(|a, b| compare(a, b)),
+        Order::Ascending | Order::Unstated => kvs.sort_by(|a, b| compare(a, b)),
         Order::Descending => kvs.sort_by(|a, b| compare(b, a)),
     }
 }
@@ -323,6 +325,19 @@ mod tests {
         assert_eq!(
             (keys(&found), found.more),
             (vec!["b".into(), "c".into()], true)
+        );
+    }
+
+    #[test]
+    fn a_sort_in_no_stated_order_comes_after_the_limit() {
+        let store = store_with(&["d", "c", "b", "a"]);
+        let range = Range::new(KeyRange::all())
+            .order(SortBy::ModRevision, Order::Unstated)
+            .limit(2);
+        let found = store.range(&range).expect("a plain read");
+        assert_eq!(
+            (keys(&found), found.more, found.count),
+            (vec!["c".into(), "b".into()], true, 4)
         );
     }
 

@@ -49,7 +49,7 @@ fn order_from_wire(order: i32, target: i32) -> Result<Option<(SortBy, Order)>, S
         SortOrder::Ascend => Some((by, Order::Ascending)),
         SortOrder::Descend => Some((by, Order::Descending)),
         SortOrder::None if by == SortBy::Key => None,
-        SortOrder::None => Some((by, Order::Ascending)),
+        SortOrder::None => Some((by, Order::Unstated)),
     })
 }
 

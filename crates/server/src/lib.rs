@@ -29,7 +29,6 @@
 //! - a request for progress is answered even on a stream without watches, and after all that there
 //!   was to tell, where etcd 3.5 leaves such a request unanswered
 //! - a batch of changes that a client does not want in fragments is parted between revisions
-//! - a sort target without a sort order sorts before the limit is applied, not after
 //! - sorts, compares, filters and operations of no known kind are refused; a real etcd passes over
 //!   some of them, and ends on others
 //! - a stream of watches answers with its headers at once, a real etcd with its first message

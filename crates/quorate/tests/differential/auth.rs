@@ -1,4 +1,4 @@
-//! Users and roles: one script on both stores. etcd 3.4 cannot tell the state of authentication.
+//! Users and roles: one script on all stores. etcd 3.4 cannot tell the state of authentication.
 
 use std::path::Path;
 
@@ -9,35 +9,43 @@ use quorate::{
         etcd::{Etcd, EtcdOptions},
     },
 };
+use quorate_server::Server;
 
 use crate::{
     compare::refusal,
     support::etcd::{self, Cluster},
 };
 
-pub fn compare_with(server: &Path) {
-    let cluster = Cluster::builder().program(server.to_owned()).start();
+pub fn compare_with(program: &Path) {
+    let cluster = Cluster::builder().program(program.to_owned()).start();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let options = EtcdOptions {
-            endpoints: cluster.endpoints(),
-            ..EtcdOptions::default()
-        };
-        let (memory, etcd) = (Memory::new(), Etcd::new(options).unwrap());
-        let has_status = etcd::version(server) >= (3, 5);
+        let server = Server::start().await.unwrap();
+        let remote = [vec![server.url().to_owned()], cluster.endpoints()];
+        let [served, etcd] = remote.map(|endpoints| {
+            let options = EtcdOptions {
+                endpoints,
+                ..EtcdOptions::default()
+            };
+            Etcd::new(options).unwrap()
+        });
+        let memory = Memory::new();
+        let has_status = etcd::version(program) >= (3, 5);
         for (number, request) in script().into_iter().enumerate() {
             if matches!(request, Ask::Status) && !has_status {
                 continue;
             }
-            let (name, memory) = (
-                format!("{request:?}"),
+            let name = format!("{request:?}, request {number}");
+            let expected = words(&etcd, request.clone()).await;
+            assert_eq!(
                 words(&memory, request.clone()).await,
+                expected,
+                "in memory: {name}"
             );
-            let etcd = words(&etcd, request).await;
-            assert_eq!(memory, etcd, "{name}, request {number}");
+            assert_eq!(words(&served, request).await, expected, "server: {name}");
         }
     });
 }

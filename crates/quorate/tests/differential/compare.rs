@@ -94,7 +94,7 @@ pub fn loosen(range: &Range, found: &mut RangeResult) {
     }
     let by = |a: &KeyValue, b: &KeyValue| sorted_by(sort, a).cmp(&sorted_by(sort, b));
     let sorted = found.kvs.is_sorted_by(|a, b| match order {
-        Order::Ascending => by(a, b) != Ordering::Greater,
+        Order::Ascending | Order::Unstated => by(a, b) != Ordering::Greater,
         Order::Descending => by(a, b) != Ordering::Less,
     });
     assert!(sorted, "{range:?} is not sorted: {found:?}");
@@ -102,7 +102,7 @@ pub fn loosen(range: &Range, found: &mut RangeResult) {
         .kvs
         .sort_by(|a, b| by(a, b).then_with(|| a.key.cmp(&b.key)));
     let cut = match order {
-        Order::Ascending => found.kvs.last().cloned(),
+        Order::Ascending | Order::Unstated => found.kvs.last().cloned(),
         Order::Descending => found.kvs.first().cloned(),
     };
     if found.more

@@ -1,5 +1,6 @@
-//! The store in memory and a real etcd answer the same: random programs run on both, and every answer,
-//! refusal and event is compared.
+//! The store in memory, our server and a real etcd answer the same: random programs run on all three,
+//! and every answer, refusal and event is compared. Server and etcd are asked over the network, by the
+//! same client.
 //!
 //! A program is made from a seed as it goes, from what the store in memory answered so far, so the same
 //! seed makes the same program. `QUORATE_OPS` says how many operations are done in all,
@@ -42,8 +43,8 @@ use std::{
 
 use support::etcd;
 
-/// How many operations are done on each etcd unless `QUORATE_OPS` says otherwise.
-const OPS: usize = 20_000;
+/// How many operations are done on each store unless `QUORATE_OPS` says otherwise.
+const OPS: usize = 12_500;
 
 /// How many operations one program has, on an etcd of its own.
 const PROGRAM: usize = 2_500;
@@ -55,12 +56,12 @@ const WORKERS: usize = 2;
 const FIRST_SEED: u64 = 0;
 
 #[test]
-fn a_store_in_memory_does_what_a_real_etcd_does() {
+fn the_store_in_memory_and_the_server_do_what_a_real_etcd_does() {
     compare_with(&etcd::server());
 }
 
 #[test]
-fn a_store_in_memory_does_what_etcd_3_5_does() {
+fn the_store_in_memory_and_the_server_do_what_etcd_3_5_does() {
     for_etcd_35(compare_with);
 }
 

@@ -172,11 +172,8 @@ impl Maker {
                 SortBy::Value,
                 SortBy::Version,
             ];
-            let order = if self.rng.bool() {
-                Order::Ascending
-            } else {
-                Order::Descending
-            };
+            let orders = [Order::Ascending, Order::Descending, Order::Unstated];
+            let order = orders[self.rng.usize(..orders.len())];
             range = range.order(by[self.rng.usize(..by.len())], order);
         }
         if self.one_in(4) {

@@ -1,4 +1,4 @@
-//! Runs one program on both stores.
+//! Runs one program on all stores.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -15,6 +15,7 @@ use quorate::{
         etcd::{Etcd, EtcdOptions},
     },
 };
+use quorate_server::Server;
 
 use crate::{
     compare::{Comparable, loosen, loosen_txn, refusal, words},
@@ -40,62 +41,81 @@ pub fn program(server: &Path, seed: u64, ops: usize) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let mut both = Both::new(&cluster, seed, is_35).await;
+        let server = Server::start().await.unwrap();
+        let mut trial = Trial::new(&server, &cluster, seed, is_35).await;
         for _ in 0..ops {
-            let step = both.maker.step();
-            both.steps.push_back(step.clone());
-            if both.steps.len() > SHOWN {
-                both.steps.pop_front();
+            let step = trial.maker.step();
+            trial.steps.push_back(step.clone());
+            if trial.steps.len() > SHOWN {
+                trial.steps.pop_front();
             }
-            both.count += 1;
-            both.take(step).await;
+            trial.count += 1;
+            trial.take(step).await;
         }
-        both.finish().await;
+        trial.finish().await;
     });
 }
 
-/// The two stores, and what is open on them.
-struct Both {
+/// The stores, and what is open on them.
+struct Trial {
     memory: Memory,
-    etcd: Etcd,
+    /// The store behind our server, and that of etcd.
+    remote: [Etcd; 2],
     maker: Maker,
     watches: VecDeque<Watch>,
     /// A watch of every change in memory, to know what a revision did.
     log: Box<dyn WatchStream>,
-    beats: [Box<dyn BeatStream>; 2],
+    beats: [Box<dyn BeatStream>; 3],
     seed: u64,
     count: usize,
     steps: VecDeque<Step>,
 }
 
-/// A watch on both stores.
+/// A watch on all stores.
 struct Watch {
     request: WatchRequest,
     memory: Box<dyn WatchStream>,
-    etcd: Box<dyn WatchStream>,
+    remote: [Box<dyn WatchStream>; 2],
     /// It began in the past and has told nothing yet: etcd may not have come to look at it.
     is_new: bool,
 }
 
-impl Both {
-    async fn new(cluster: &Cluster, seed: u64, is_35: bool) -> Self {
+/// What each store said: the one in memory, our server, etcd.
+type Said<T> = [T; 3];
+
+/// Asks all stores.
+macro_rules! ask {
+    ($trial:ident.$call:ident($($argument:expr),*)) => {
+        [
+            $trial.memory.$call($($argument),*).await,
+            $trial.remote[0].$call($($argument),*).await,
+            $trial.remote[1].$call($($argument),*).await,
+        ]
+    };
+}
+
+impl Trial {
+    async fn new(server: &Server, cluster: &Cluster, seed: u64, is_35: bool) -> Self {
         let memory = Memory::new();
-        let options = EtcdOptions {
-            endpoints: cluster.endpoints(),
-            attempt_timeout: PATIENCE,
-            call_timeout: PATIENCE,
-            ..EtcdOptions::default()
-        };
-        let etcd = Etcd::new(options).unwrap();
+        let remote = [vec![server.url().to_owned()], cluster.endpoints()].map(|endpoints| {
+            let options = EtcdOptions {
+                endpoints,
+                attempt_timeout: PATIENCE,
+                call_timeout: PATIENCE,
+                ..EtcdOptions::default()
+            };
+            Etcd::new(options).unwrap()
+        });
         let all = WatchRequest::new(KeyRange::all());
         Self {
             log: memory.watch(all).await.unwrap().stream,
             beats: [
                 memory.keep_alive().await.unwrap(),
-                etcd.keep_alive().await.unwrap(),
+                remote[0].keep_alive().await.unwrap(),
+                remote[1].keep_alive().await.unwrap(),
             ],
             memory,
-            etcd,
+            remote,
             maker: Maker::new(seed, is_35),
             watches: VecDeque::new(),
             seed,
@@ -104,10 +124,10 @@ impl Both {
         }
     }
 
-    /// Fails unless both said the same.
+    /// Fails unless all said the same.
     #[track_caller]
-    fn agree<T: PartialEq + Debug>(&self, what: &str, memory: &T, etcd: &T) {
-        if memory == etcd {
+    fn agree<T: PartialEq + Debug>(&self, what: &str, [memory, server, etcd]: &Said<T>) {
+        if memory == etcd && server == etcd {
             return;
         }
         let steps: Vec<_> = self
@@ -117,7 +137,7 @@ impl Both {
             .collect();
         panic!(
             "the stores disagree on {what} at step {} of seed {} (revision {}, compacted {}), after\n{}\n\
-             in memory: {memory:?}\netcd:      {etcd:?}\n\
+             in memory: {memory:?}\nserver:    {server:?}\netcd:      {etcd:?}\n\
              repeat it with QUORATE_SEED={} QUORATE_OPS={}",
             self.count,
             self.seed,
@@ -130,8 +150,8 @@ impl Both {
     }
 
     #[track_caller]
-    fn compare<T: Comparable + Debug>(&self, what: &str, memory: Result<T>, etcd: Result<T>) {
-        self.agree(what, &words(memory), &words(etcd));
+    fn compare<T: Comparable + Debug>(&self, what: &str, said: Said<Result<T>>) {
+        self.agree(what, &said.map(words));
     }
 
     async fn take(&mut self, step: Step) {
@@ -143,8 +163,6 @@ impl Both {
                 self.watches.pop_front();
             }
             Step::Grant(id, ttl) => {
-                let memory = self.memory.grant(id, ttl).await;
-                let etcd = self.etcd.grant(id, ttl).await;
                 let plain = |granted: Result<quorate::Granted>| match granted {
                     Ok(granted) => format!(
                         "{} {:?} {}",
@@ -152,26 +170,24 @@ impl Both {
                     ),
                     Err(error) => refusal(&error),
                 };
-                self.agree("a grant", &plain(memory), &plain(etcd));
+                let said = ask!(self.grant(id, ttl));
+                self.agree("a grant", &said.map(plain));
             }
             Step::LeaseStatus(id, keys) => {
-                let memory = self.memory.lease_status(id, keys).await;
-                let etcd = self.etcd.lease_status(id, keys).await;
-                self.compare("the status of a lease", memory, etcd);
+                let said = ask!(self.lease_status(id, keys));
+                self.compare("the status of a lease", said);
             }
             Step::Leases => {
                 let set = |leases: Result<Vec<LeaseId>>| -> BTreeSet<LeaseId> {
                     leases.unwrap().into_iter().collect()
                 };
-                let memory = set(self.memory.leases().await);
-                let etcd = set(self.etcd.leases().await);
-                self.agree("the leases", &memory, &etcd);
+                let said = ask!(self.leases());
+                self.agree("the leases", &said.map(set));
             }
             Step::Range(range) => self.range(range).await,
             Step::Revoke(id) => {
-                let memory = self.memory.revoke(id).await;
-                let etcd = self.etcd.revoke(id).await;
-                self.compare("a revocation", memory, etcd);
+                let said = ask!(self.revoke(id));
+                self.compare("a revocation", said);
             }
             Step::Settle => self.settle().await,
             Step::Txn(txn) => self.txn(txn).await,
@@ -182,16 +198,16 @@ impl Both {
     }
 
     async fn beat(&mut self, lease: LeaseId) {
-        let mut told = Vec::new();
-        for beats in &mut self.beats {
+        let mut said = <Said<String>>::default();
+        for (beats, said) in self.beats.iter_mut().zip(&mut said) {
             beats.send(lease).unwrap();
             let beat = tokio::time::timeout(PATIENCE, beats.next()).await;
-            told.push(words(
+            *said = words(
                 beat.expect("a beat is answered")
                     .expect("the stream goes on"),
-            ));
+            );
         }
-        self.agree("a beat", &told[0], &told[1]);
+        self.agree("a beat", &said);
     }
 
     /// What a compaction takes from a watch depends on how far it has come. Most that may not have come
@@ -208,60 +224,57 @@ impl Both {
                 self.watches.retain(|watch| !watch.is_new);
             }
         }
-        let memory = self.memory.compact(revision, physical).await;
-        let etcd = self.etcd.compact(revision, physical).await;
-        if memory.is_ok() {
+        let said = ask!(self.compact(revision, physical));
+        if said[0].is_ok() {
             self.maker.compacted = revision;
         }
-        self.compare("a compaction", memory, etcd);
+        self.compare("a compaction", said);
     }
 
     async fn range(&mut self, range: Range) {
-        let memory = self.memory.range(range.clone()).await;
-        let etcd = self.etcd.range(range.clone()).await;
+        let said = ask!(self.range(range.clone()));
         let loose = |answer: Result<_>| {
             answer.map(|mut found| {
                 loosen(&range, &mut found);
                 found
             })
         };
-        self.compare("a range", loose(memory), loose(etcd));
+        self.compare("a range", said.map(loose));
     }
 
     async fn txn(&mut self, txn: Txn) {
-        let memory = self.memory.txn(txn.clone()).await;
-        let etcd = self.etcd.txn(txn.clone()).await;
+        let said = ask!(self.txn(txn.clone()));
         let loose = |answer: Result<_>| {
             answer.map(|mut done| {
                 loosen_txn(&txn, &mut done);
                 done
             })
         };
-        self.compare("a transaction", loose(memory), loose(etcd));
+        self.compare("a transaction", said.map(loose));
     }
 
     async fn watch(&mut self, request: WatchRequest) {
-        let memory = self.memory.watch(request.clone()).await;
-        let etcd = self.etcd.watch(request.clone()).await;
-        match (memory, etcd) {
-            (Ok(memory), Ok(etcd)) => {
-                let (in_memory, in_etcd) = (memory.created.revision, etcd.created.revision);
-                self.agree("where a watch was created", &in_memory, &in_etcd);
-                let (memory, etcd) = (memory.stream, etcd.stream);
-                let is_new = (Revision(1)..=in_memory).contains(&request.start);
+        match ask!(self.watch(request.clone())) {
+            [Ok(memory), Ok(server), Ok(etcd)] => {
+                let created = [&memory, &server, &etcd].map(|watching| watching.created.revision);
+                self.agree("where a watch was created", &created);
+                let is_new = (Revision(1)..=created[0]).contains(&request.start);
                 self.watches.push_back(Watch {
                     is_new,
                     request,
-                    memory,
-                    etcd,
+                    memory: memory.stream,
+                    remote: [server.stream, etcd.stream],
                 });
                 self.maker.watches = self.watches.len();
             }
-            (memory, etcd) => {
+            [memory, server, etcd] => {
                 // One may tell at once what the other tells with its first batch.
-                let memory = opening(memory).await;
-                let etcd = opening(etcd).await;
-                self.agree("the opening of a watch", &memory, &etcd);
+                let said = [
+                    opening(memory).await,
+                    opening(server).await,
+                    opening(etcd).await,
+                ];
+                self.agree("the opening of a watch", &said);
             }
         }
     }
@@ -270,9 +283,12 @@ impl Both {
     async fn settle(&mut self) {
         for mut watch in std::mem::take(&mut self.watches) {
             let (memory, ended) = ready(&mut *watch.memory);
-            let etcd = read(&mut *watch.etcd, memory.len()).await;
-            self.agree(&format!("what {:?} tells", watch.request), &memory, &etcd);
+            let [server, etcd] = &mut watch.remote;
+            let server = read(&mut **server, memory.len()).await;
+            let etcd = read(&mut **etcd, memory.len()).await;
             watch.is_new &= memory.is_empty();
+            let what = format!("what {:?} tells", watch.request);
+            self.agree(&what, &[memory, server, etcd]);
             if !ended {
                 self.watches.push_back(watch);
             }
@@ -339,7 +355,7 @@ fn ready(stream: &mut dyn WatchStream) -> (Vec<String>, bool) {
     }
 }
 
-/// What a watch on etcd tells, until it has told so much; what comes along is told as well.
+/// What a watch over the network tells, until it has told so much; what comes along is told as well.
 async fn read(stream: &mut dyn WatchStream, count: usize) -> Vec<String> {
     let mut told = Vec::new();
     let reading = async {

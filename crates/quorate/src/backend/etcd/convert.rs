@@ -37,6 +37,7 @@ pub(super) fn range_to_wire(range: Range) -> pb::RangeRequest {
             let order = match order {
                 Order::Ascending => SortOrder::Ascend,
                 Order::Descending => SortOrder::Descend,
+                Order::Unstated => SortOrder::None,
             };
             (target, order)
         }
