@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     Key, KeyRange, KeyValue, LeaseId, Permission, Revision, Store,
-    auth::Auth,
+    auth::{Auth, User},
     index::Version,
     log::{Change, Log},
     store::FIRST_REVISION,
@@ -59,9 +59,9 @@ pub struct AuthRecord {
     pub enabled: bool,
     /// The revision of the books.
     pub revision: Revision,
-    /// The names of the users, and of each one's roles.
-    pub users: Vec<(String, Vec<String>)>,
-    /// The names of the roles, and the permissions of each.
+    /// The users by name.
+    pub users: Vec<(String, User)>,
+    /// The permissions of the roles, by name.
     pub roles: Vec<(String, Vec<Permission>)>,
 }
 

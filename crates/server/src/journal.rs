@@ -5,7 +5,6 @@
 //! that many writers share the price of one.
 
 mod disk;
-mod rows;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -8,6 +8,8 @@ use quorate_wire::etcdserverpb::{self as pb, lease_server::Lease};
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use crate::{
+    access::Need,
+    caller::Caller,
     convert::{header_to_wire, ttl_from_wire, ttl_to_wire},
     shared::Shared,
 };
@@ -32,7 +34,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = Caller::part(request);
         let ttl = ttl_from_wire(request.ttl);
         // A client that outlives its server must not find its id given to somebody else.
         let id = match request.id {
@@ -40,7 +42,7 @@ impl Lease for LeaseService {
             id => id,
         };
         self.shared
-            .answer(|state, now| {
+            .answer(&caller, Need::User, |state, now| {
                 let granted = state.store.grant(now, LeaseId(id), ttl)?;
                 Ok(pb::LeaseGrantResponse {
                     header: Some(header_to_wire(granted.header)),
@@ -56,9 +58,10 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        let id = LeaseId(request.into_inner().id);
+        let (caller, request) = Caller::part(request);
+        let id = LeaseId(request.id);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::WriteLease(id), |state, _| {
                 let header = state.store.revoke(id)?;
                 Ok(pb::LeaseRevokeResponse {
                     header: Some(header_to_wire(header)),
@@ -73,15 +76,17 @@ impl Lease for LeaseService {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<BoxStream<pb::LeaseKeepAliveResponse>>, Status> {
         let shared = Arc::clone(&self.shared);
-        let answers = request.into_inner().then(move |request| {
-            let shared = Arc::clone(&shared);
+        let (caller, requests) = Caller::part(request);
+        let caller = Arc::new(caller);
+        let answers = requests.then(move |request| {
+            let (shared, caller) = (Arc::clone(&shared), Arc::clone(&caller));
             async move {
-                let id = request?.id;
-                let answer = shared.answer(|state, now| {
+                let id = LeaseId(request?.id);
+                let answer = shared.answer(&caller, Need::WriteLease(id), |state, now| {
                     Ok(pb::LeaseKeepAliveResponse {
-                        ttl: ttl_to_wire(state.store.keep_alive(now, LeaseId(id))),
+                        ttl: ttl_to_wire(state.store.keep_alive(now, id)),
                         header: state.header(),
-                        id,
+                        id: id.0,
                     })
                 });
                 Ok(answer.await?.into_inner())
@@ -94,10 +99,15 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = Caller::part(request);
         let id = LeaseId(request.id);
+        let need = if request.keys {
+            Need::ReadLease(id)
+        } else {
+            Need::User
+        };
         self.shared
-            .answer(|state, now| {
+            .answer(&caller, need, |state, now| {
                 let status = state.store.lease_status(now, id, request.keys);
                 Ok(pb::LeaseTimeToLiveResponse {
                     header: Some(header_to_wire(status.header)),
@@ -112,10 +122,11 @@ impl Lease for LeaseService {
 
     async fn lease_leases(
         &self,
-        _request: Request<pb::LeaseLeasesRequest>,
+        request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::ReadLeases, |state, _| {
                 let leases = state.store.leases().into_iter();
                 Ok(pb::LeaseLeasesResponse {
                     header: state.header(),

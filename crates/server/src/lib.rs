@@ -23,7 +23,10 @@
 //! # What a client can tell from a real etcd
 //!
 //! - what it can tell of the store itself: see the crate `quorate-engine`
-//! - authentication cannot be enabled; users and roles are kept, and passwords are not
+//! - a watch without an end needs the right to read all that it tells; a real etcd is content with
+//!   the right to read its first key
+//! - all tokens end with the server; and they are etcd's simple ones, which are in no need to be
+//!   exchanged when users and roles change
 //! - there is one member, and there will be no other
 //! - the services Lock and Election answer "unimplemented"
 //! - a request for progress is answered even on a stream without watches, and after all that there
@@ -50,6 +53,8 @@
 //! - `shared`: the store behind its lock, and the task that expires its leases
 //! - `journal`: what makes writes survive: the queue to the thread that writes, the database
 //! - `watches`: all watches, and whom a change concerns
+//! - `access`: who may do what; every handler names what it needs
+//! - `caller`, `token`, `password`: who asks, and how that is proved
 //! - `kv`, `lease`, `watch`, `cluster`, `maintenance`, `auth`, `recipes`: one gRPC service each, and
 //!   the two that are not served
 //! - `snapshot`, `member`, `bolt`: the file that is a snapshot, the tables in it, and their format
@@ -60,10 +65,12 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod access;
 mod address;
 mod auth;
 mod bolt;
 mod builder;
+mod caller;
 mod cluster;
 mod connection;
 mod convert;
@@ -75,12 +82,15 @@ mod lease;
 mod listener;
 mod maintenance;
 mod member;
+mod password;
 mod plain;
 mod recipes;
+mod rows;
 mod server;
 mod shared;
 mod snapshot;
 mod status;
+mod token;
 #[cfg(unix)]
 mod unix;
 mod watch;

@@ -8,9 +8,11 @@ use quorate_wire::etcdserverpb::{
     self as pb, alarm_request::AlarmAction, maintenance_server::Maintenance,
 };
 use tokio::task::spawn_blocking;
-use tonic::{Request, Response, Status, codegen::BoxStream};
+use tonic::{Code, Request, Response, Status, codegen::BoxStream};
 
 use crate::{
+    access::Need,
+    caller::Caller,
     member,
     shared::{Shared, State, VERSION},
     snapshot,
@@ -25,6 +27,14 @@ impl MaintenanceService {
         let shared = Arc::clone(shared);
         Self { shared }
     }
+
+    /// Tells who might ask for it why something is not done.
+    async fn refuse<T>(&self, caller: &Caller, reason: &str) -> Result<T, Status> {
+        self.shared
+            .answer(caller, Need::Root, |_, _| Ok(()))
+            .await?;
+        Err(Status::unimplemented(reason))
+    }
 }
 
 #[tonic::async_trait]
@@ -34,14 +44,19 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
-        let action = AlarmAction::try_from(request.into_inner().action)
+        let (caller, request) = Caller::part(request);
+        let action = AlarmAction::try_from(request.action)
             .map_err(|_| Status::invalid_argument("an unknown action on alarms"))?;
+        let need = match action {
+            AlarmAction::Get => Need::User,
+            AlarmAction::Activate | AlarmAction::Deactivate => Need::Root,
+        };
         if action == AlarmAction::Activate {
             let reason = "a store in memory cannot be put in a state of alarm";
-            return Err(Status::unimplemented(reason));
+            return self.refuse(&caller, reason).await;
         }
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, need, |state, _| {
                 Ok(pb::AlarmResponse {
                     header: state.header(),
                     alarms: Vec::new(),
@@ -52,10 +67,11 @@ impl Maintenance for MaintenanceService {
 
     async fn status(
         &self,
-        _request: Request<pb::StatusRequest>,
+        request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::Root, |state, _| {
                 let header = state.store.header();
                 // Every write is an entry of a log, as far as anyone can tell.
                 let index = header.revision.0.unsigned_abs();
@@ -81,38 +97,43 @@ impl Maintenance for MaintenanceService {
     /// Memory has no gaps to be closed.
     async fn defragment(
         &self,
-        _request: Request<pb::DefragmentRequest>,
+        request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::Root, |state, _| {
                 Ok(pb::DefragmentResponse {
                     header: state.header(),
                 })
             })
             .await
+            .map_err(bare)
     }
 
     async fn hash(
         &self,
-        _request: Request<pb::HashRequest>,
+        request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::Root, |state, _| {
                 Ok(pb::HashResponse {
                     header: state.header(),
                     hash: hash(state, state.store.header().revision)?.0,
                 })
             })
             .await
+            .map_err(bare)
     }
 
     async fn hash_kv(
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        let asked = Revision(request.into_inner().revision);
+        let (caller, request) = Caller::part(request);
+        let asked = Revision(request.revision);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::Root, |state, _| {
                 let revision = match asked {
                     Revision::ZERO => state.store.header().revision,
                     revision => revision,
@@ -126,20 +147,19 @@ impl Maintenance for MaintenanceService {
                 })
             })
             .await
+            .map_err(bare)
     }
 
     /// The file is made at once, and sent as the client reads it.
     async fn snapshot(
         &self,
-        _request: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<BoxStream<pb::SnapshotResponse>>, Status> {
-        let (header, records) = self
-            .shared
-            .answer(|state, _| Ok((state.store.header(), state.store.records())))
-            .await?
-            .into_inner();
-        let make = move || snapshot::pieces(header, records);
-        let pieces = spawn_blocking(make)
+        let (caller, _) = Caller::part(request);
+        let look = |state: &mut State, _| Ok((state.store.header(), state.store.records()));
+        let found = self.shared.answer(&caller, Need::Root, look).await;
+        let (header, records) = found.map_err(bare)?.into_inner();
+        let pieces = spawn_blocking(move || snapshot::pieces(header, records))
             .await
             .map_err(|error| Status::internal(format!("the snapshot was not made: {error}")))?;
         Ok(Response::new(Box::pin(stream::iter(pieces.map(Ok)))))
@@ -147,19 +167,33 @@ impl Maintenance for MaintenanceService {
 
     async fn move_leader(
         &self,
-        _request: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         let reason = "a store in memory has one member, which leads";
-        Err(Status::unimplemented(reason))
+        self.refuse(&caller, reason).await
     }
 
     async fn downgrade(
         &self,
-        _request: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         let reason = "a store in memory has one version";
-        Err(Status::unimplemented(reason))
+        self.refuse(&caller, reason).await
     }
+}
+
+/// Some calls tell who may not make them so in the words that etcd has inside, and no code.
+fn bare(status: Status) -> Status {
+    let inner = match (status.code(), status.message()) {
+        (Code::InvalidArgument, "etcdserver: user name is empty") => "auth: user name is empty",
+        (Code::FailedPrecondition, "etcdserver: user name not found") => "auth: user not found",
+        (Code::PermissionDenied, _) => "auth: permission denied",
+        (Code::Unauthenticated, _) => "auth: invalid auth token",
+        _ => return status,
+    };
+    Status::unknown(inner)
 }
 
 /// etcd's hash of the changes up to a revision, and how far the store was compacted.

@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use crc32c::{crc32c, crc32c_append};
 use prost::Message;
 use quorate_engine::{AuthRecord, Key, KeyValue, LeaseId, Record, Revision};
-use quorate_wire::{authpb, mvccpb};
 
 use crate::{
-    auth::permission_to_wire,
     bolt::{Bucket, Row},
-    convert::{kv_to_wire, ttl_to_wire},
+    convert::ttl_to_wire,
+    rows,
 };
 
 /// The table of all changes.
@@ -103,20 +102,10 @@ pub(crate) fn hash(records: Vec<Record>, at: Revision) -> (u32, Revision) {
 /// A change of a key, by its revision.
 fn change_row(revision: Revision, sub: i64, key: Key, kv: Option<KeyValue>) -> Row {
     let mut at = place(revision, sub).to_vec();
-    let value = match kv {
-        Some(kv) => kv_to_wire(kv),
-        None => {
-            at.push(DELETED);
-            mvccpb::KeyValue {
-                key: key.into_bytes(),
-                ..mvccpb::KeyValue::default()
-            }
-        }
-    };
-    Row {
-        key: at,
-        value: value.encode_to_vec(),
+    if kv.is_none() {
+        at.push(DELETED);
     }
+    row(at, rows::of_change(key, kv))
 }
 
 fn place(revision: Revision, sub: i64) -> [u8; 17] {
@@ -135,31 +124,12 @@ fn lease_row(LeaseId(id): LeaseId, ttl: i64) -> Row {
 
 /// The state of authentication, the users and the roles.
 fn auth_buckets(books: AuthRecord) -> [Vec<Row>; 3] {
-    let AuthRecord {
-        enabled,
-        revision,
-        users,
-        roles,
-    } = books;
     let state = vec![
-        row("authEnabled", vec![enabled.into()]),
-        row("authRevision", revision.0.to_be_bytes().to_vec()),
+        row("authEnabled", vec![books.enabled.into()]),
+        row("authRevision", books.revision.0.to_be_bytes().to_vec()),
     ];
-    let users = users.into_iter().map(|(name, roles)| {
-        let user = authpb::User {
-            name: name.clone().into(),
-            roles,
-            ..authpb::User::default()
-        };
-        row(name, user.encode_to_vec())
-    });
-    let roles = roles.into_iter().map(|(name, permissions)| {
-        let role = authpb::Role {
-            name: name.clone().into(),
-            key_permission: permissions.iter().map(permission_to_wire).collect(),
-        };
-        row(name, role.encode_to_vec())
-    });
+    let users = rows::of_users(&books).map(|(name, value)| row(name, value));
+    let roles = rows::of_roles(&books).map(|(name, value)| row(name, value));
     let (mut users, mut roles): (Vec<_>, Vec<_>) = (users.collect(), roles.collect());
     for rows in [&mut users, &mut roles] {
         rows.sort_by(|a, b| a.key.cmp(&b.key));

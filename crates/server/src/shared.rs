@@ -12,9 +12,12 @@ use tokio::{sync::Notify, time::Instant};
 use tonic::{Response, Status};
 
 use crate::{
+    access::Need,
+    caller::Caller,
     convert::header_to_wire,
     journal::{Journal, Opened, Position},
     status::refused,
+    token::Tokens,
     watches::Watches,
 };
 
@@ -37,6 +40,7 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) watches: Watches,
+    pub(crate) tokens: Tokens,
     /// Until when the expiry task sleeps.
     timer: Option<Duration>,
 }
@@ -59,6 +63,7 @@ impl Shared {
             state: Mutex::new(State {
                 store,
                 watches: Watches::default(),
+                tokens: Tokens::default(),
                 timer: None,
             }),
             nudge: Notify::new(),
@@ -72,16 +77,21 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers a request of gRPC, once all that it saw will survive. A write that is not waited for
-    /// is done all the same.
+    /// Answers a request of gRPC, if its caller may ask for it, once all that it saw will survive. A
+    /// write that is not waited for is done all the same.
     pub(crate) async fn answer<T>(
         &self,
+        caller: &Caller,
+        need: Need<'_>,
         call: impl FnOnce(&mut State, Duration) -> Result<T, Error>,
     ) -> Result<Response<T>, Status> {
         if let Some(journal) = &self.journal {
             journal.ready().await?;
         }
-        let (answer, seen) = self.look(call);
+        let (answer, seen) = self.look(|state, now| {
+            state.permit(now, caller, need)?;
+            call(state, now)
+        });
         self.durable(seen).await?;
         answer.map(Response::new).map_err(refused)
     }

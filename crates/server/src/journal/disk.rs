@@ -14,7 +14,7 @@ use redb::{
     TableHandle, WriteTransaction, backends::FileBackend,
 };
 
-use crate::{Error, Result, journal::rows};
+use crate::{Error, Result, rows};
 
 /// The file in the data directory.
 const FILE: &str = "store.redb";
@@ -130,7 +130,7 @@ impl Disk {
                     key,
                     kv,
                 } => {
-                    let row = rows::of_change(revision, key, kv);
+                    let row = rows::of_change(key, kv);
                     changes.insert((revision.0, sub), &row[..])?;
                 }
                 Record::Compacted { revision, dropped } => {
