@@ -62,6 +62,8 @@ mod cluster;
 mod connection;
 mod convert;
 mod error;
+mod gateway;
+mod health;
 mod kv;
 mod lease;
 mod maintenance;
