@@ -130,9 +130,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn new(services: Router) -> Self {
-        let pool = DescriptorPool::decode(quorate_wire::DESCRIPTORS)
-            .expect("the descriptors are generated");
+    pub(crate) fn new(pool: &DescriptorPool, services: Router) -> Self {
         let methods = PATHS.iter().flat_map(|(service, paths)| {
             let service = pool.get_service_by_name(service);
             paths.iter().map(move |(path, name)| {
@@ -311,7 +309,8 @@ mod tests {
 
     #[test]
     fn every_path_has_its_method() {
-        let gateway = Gateway::new(Router::new());
+        let pool = DescriptorPool::decode(quorate_wire::DESCRIPTORS).expect("they are generated");
+        let gateway = Gateway::new(&pool, Router::new());
         let paths: usize = PATHS.iter().map(|(_, paths)| paths.len()).sum();
         assert_eq!(gateway.methods.len(), paths);
         let method = &gateway.methods["kv/lease/revoke"];

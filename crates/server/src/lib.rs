@@ -58,6 +58,7 @@
 
 mod auth;
 mod builder;
+mod calls;
 mod cluster;
 mod connection;
 mod convert;
@@ -67,6 +68,7 @@ mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod metrics;
 mod plain;
 mod recipes;
 mod server;

@@ -1,18 +1,27 @@
 //! What is served beside gRPC on the same port, and the errors that tonic words otherwise than etcd.
 
+use std::sync::Arc;
+
 use axum::{
     Router,
     body::Body,
     extract::Request,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
-    middleware::map_response,
+    middleware::{from_fn_with_state, map_response},
     response::{IntoResponse, Response},
     routing::any,
 };
+use prost_reflect::DescriptorPool;
 use tonic::{Code, Status, service::Routes};
 use tower::Service;
 
-use crate::{gateway::Gateway, health, server::MAX_MESSAGE_BYTES, shared::VERSION};
+use crate::{
+    calls::{Calls, count},
+    gateway::Gateway,
+    health, metrics,
+    server::MAX_MESSAGE_BYTES,
+    shared::{Shared, VERSION},
+};
 
 /// What browsers are told, as by default etcd tells them: pages of any origin may ask.
 const ORIGINS: [(HeaderName, HeaderValue); 3] = [
@@ -31,10 +40,16 @@ const ORIGINS: [(HeaderName, HeaderValue); 3] = [
 ];
 
 /// Adds to the services what is not gRPC.
-pub(crate) fn beside(services: Routes) -> Routes {
-    let services = services.into_axum_router().layer(map_response(reword));
-    let gateway = Gateway::new(services.clone());
+pub(crate) fn beside(services: Routes, shared: &Arc<Shared>) -> Routes {
+    let pool =
+        DescriptorPool::decode(quorate_wire::DESCRIPTORS).expect("the descriptors are generated");
+    let calls = Arc::new(Calls::new(&pool));
+    let counting = from_fn_with_state(Arc::clone(&calls), count);
+    let services = services.into_axum_router();
+    let services = services.layer(map_response(reword)).layer(counting);
+    let gateway = Gateway::new(&pool, services.clone());
     let plain = health::routes()
+        .merge(metrics::routes(shared, &calls))
         .route("/version", any(version))
         .fallback(async || (StatusCode::NOT_FOUND, "404 page not found\n"));
     let rest = async move |request| rest(gateway.clone(), plain.clone(), request).await;

@@ -65,7 +65,8 @@ impl Requests {
                 Some(Ok(bytes)) => self.text.extend_from_slice(&bytes),
                 Some(Err(error)) => {
                     self.body = None;
-                    return Some(Err(Status::cancelled(error.to_string())));
+                    // Not "cancelled", which tonic takes for the end of a request.
+                    return Some(Err(Status::unavailable(error.to_string())));
                 }
                 None => {
                     self.body = None;
