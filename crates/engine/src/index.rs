@@ -85,6 +85,11 @@ impl Index {
             .flat_map(|(key, history)| history.iter().map(move |version| (key, version)))
     }
 
+    /// How many keys have a history.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// The bytes of all keys and values that are kept.
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
