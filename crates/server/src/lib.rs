@@ -44,7 +44,10 @@
 //!
 //! - `server`: [`Server`], the entry
 //! - `builder`: [`Builder`], how it is to be
+//! - `address`: where it listens, and what it says of that
+//! - `listener`, `unix`: ports and Unix sockets
 //! - `connection`: connections, which end with the server
+//! - `idle`: when nobody needs the server
 //! - `shared`: the store behind its lock, and the task that expires its leases
 //! - `watches`: all watches, and whom a change concerns
 //! - `kv`, `lease`, `watch`, `cluster`, `maintenance`, `auth`, `recipes`: one gRPC service each, and
@@ -56,20 +59,25 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod address;
 mod auth;
 mod builder;
 mod cluster;
 mod connection;
 mod convert;
 mod error;
+mod idle;
 mod kv;
 mod lease;
+mod listener;
 mod maintenance;
 mod plain;
 mod recipes;
 mod server;
 mod shared;
 mod status;
+#[cfg(unix)]
+mod unix;
 mod watch;
 mod watches;
 
