@@ -1,9 +1,9 @@
 //! `local:NAME`: a server of this user on this machine, which its first client starts.
 //!
-//! It lives in `/var/tmp/quorate-UID/NAME`, with its socket and its store. That depends on nothing but
+//! It lives in `/var/tmp/quorate-UID/NAME`, with its `socket` and its `data`. That depends on nothing but
 //! user and name, so that any two programs of the user meet; and it outlives the machine's restarts, so
-//! that revisions, and with them fences, never go back. The server holds a lock on the directory from
-//! before it touches anything in it until its process is gone: there are never two.
+//! that revisions, and with them fences, never go back. The server holds a lock from before it
+//! touches socket or data until its process is gone: there are never two.
 
 use std::{
     env, fs,
@@ -118,14 +118,14 @@ impl Local {
             make(directory)?;
         }
         let listen = format!("unix:{}", self.socket().display());
-        let directory = self.directory.as_os_str();
+        let data = self.directory.join("data");
         let arguments = [
             "dev".as_ref(),
             "--detach".as_ref(),
             "--listen".as_ref(),
             listen.as_ref(),
             "--data-dir".as_ref(),
-            directory,
+            data.as_ref(),
             "--exit-when-idle".as_ref(),
             "10s".as_ref(),
         ];
