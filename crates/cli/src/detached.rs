@@ -82,17 +82,16 @@ impl Detached {
         Self(())
     }
 
-    /// Tells who waits that the server serves, and from then on keeps messages in a file of the data
-    /// directory.
-    pub(crate) fn ready(self, url: &str, data_dir: Option<&Path>) -> io::Result<()> {
+    /// Tells who waits that the server serves. From then on messages go to the file, if there is one.
+    pub(crate) fn ready(self, url: &str, log: Option<&Path>) -> io::Result<()> {
         let nowhere = File::options().write(true).open("/dev/null")?;
-        let log = match data_dir {
-            Some(directory) => File::options()
+        let log = match log {
+            Some(path) => File::options()
                 .write(true)
                 .create(true)
                 .truncate(true)
                 .mode(0o600)
-                .open(directory.join("quorate.log"))?,
+                .open(path)?,
             None => nowhere.try_clone()?,
         };
         env::set_current_dir("/")?;

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, ErrorKind as IoKind},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,10 +14,9 @@ use nix::{
 };
 
 /// A directory that is this process's. The system gives it back when the process is gone, however
-/// that ends.
+/// that ends. Meanwhile those who clean up old files keep away: they heed the same lock.
 #[derive(Debug)]
 pub(crate) struct Owned {
-    directory: PathBuf,
     path: PathBuf,
     lock: Flock<File>,
 }
@@ -40,16 +39,9 @@ impl Owned {
             }
             _ => {}
         }
-        let path = directory.join("quorate.lock");
         let lock = loop {
-            let file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .map_err(Refused::Failed)?;
-            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            let opened = File::open(directory).map_err(Refused::Failed)?;
+            let lock = match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
                 Err((_, Errno::EWOULDBLOCK)) => return Err(Refused::Taken),
                 Err((_, error)) => {
@@ -61,25 +53,15 @@ impl Owned {
                     return Err(Refused::Failed(io::Error::other(message)));
                 }
             };
-            // Who removed the file in the meantime lets others lock another one.
-            if is_at(&lock, &path).map_err(Refused::Failed)? {
+            // Who put another one in its place in the meantime lets others lock that.
+            if is_at(&lock, directory).map_err(Refused::Failed)? {
                 break lock;
             }
         };
         Ok(Self {
-            directory: directory.to_owned(),
-            path,
+            path: directory.to_owned(),
             lock,
         })
-    }
-
-    /// Keeps those away who clean up old files: they heed a lock on the directory itself. None if it
-    /// has one already, or cannot have any.
-    ///
-    /// It comes after the start of the server, which may want to lock the directory for a moment.
-    pub(crate) fn keep(&self) -> Option<Flock<File>> {
-        let directory = File::open(&self.directory).ok()?;
-        Flock::lock(directory, FlockArg::LockSharedNonblock).ok()
     }
 
     /// Waits until the directory is no longer there, or another one is in its place: another server
@@ -91,10 +73,10 @@ impl Owned {
     }
 }
 
-/// Whether an open file is the one at a path.
+/// Whether an open directory is the one at a path.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let own = file.metadata()?;
-    match fs::symlink_metadata(path) {
+    match fs::metadata(path) {
         Ok(found) => Ok((found.dev(), found.ino()) == (own.dev(), own.ino())),
         Err(error) if error.kind() == IoKind::NotFound => Ok(false),
         Err(error) => Err(error),

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Error, KeyRange, RangeEnd, Revision};
+use crate::{AuthRecord, Error, KeyRange, RangeEnd, Revision};
 
 /// The name of the user, and of the role, that may do everything.
 const ROOT: &str = "root";
@@ -256,6 +256,35 @@ impl Auth {
             return Err(Error::PermissionNotGranted);
         }
         self.changed()
+    }
+
+    /// The books as they are written down.
+    pub(crate) fn to_record(&self) -> AuthRecord {
+        let users = self.users.iter();
+        let roles = self.roles.iter();
+        AuthRecord {
+            enabled: self.enabled,
+            revision: self.revision,
+            users: users
+                .map(|(name, roles)| (name.clone(), roles.iter().cloned().collect()))
+                .collect(),
+            roles: roles
+                .map(|(name, permissions)| (name.clone(), permissions.clone()))
+                .collect(),
+        }
+    }
+
+    /// The books that were written down.
+    pub(crate) fn from_record(record: AuthRecord) -> Self {
+        let users = record.users.into_iter();
+        Self {
+            users: users
+                .map(|(name, roles)| (name, roles.into_iter().collect()))
+                .collect(),
+            roles: record.roles.into_iter().collect(),
+            revision: record.revision,
+            enabled: record.enabled,
+        }
     }
 
     /// Counts a change that was made.

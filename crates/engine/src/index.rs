@@ -17,6 +17,8 @@ pub(crate) struct Index {
 #[derive(Debug)]
 pub(crate) struct Version {
     pub(crate) revision: Revision,
+    /// The place of the write in its transaction.
+    pub(crate) sub: i64,
     /// The key as it then stood; none if it was deleted.
     pub(crate) kv: Option<KeyValue>,
 }
@@ -51,27 +53,36 @@ impl Index {
     }
 
     /// Adds to the history of a key what it is from this revision on.
-    pub(crate) fn write(&mut self, key: Key, revision: Revision, kv: Option<KeyValue>) {
-        let version = Version { revision, kv };
+    pub(crate) fn write(&mut self, key: Key, version: Version) {
         self.bytes += version.size(&key);
         self.keys.entry(key).or_default().push(version);
     }
 
-    /// Drops what no read at this revision or a later one can see.
-    pub(crate) fn compact(&mut self, revision: Revision) {
+    /// Drops what no read at this revision or a later one can see, and tells where that was written.
+    pub(crate) fn compact(&mut self, revision: Revision) -> Vec<(Revision, i64)> {
         let mut bytes = 0;
+        let mut dropped = Vec::new();
         self.keys.retain(|key, history| {
             let old = history.partition_point(|version| version.revision <= revision);
             if let Some(last) = old.checked_sub(1) {
                 // A deletion is kept only at the very revision, for those who watch from there
                 // (as etcd does since 3.5.18).
                 let kept = history[last].kv.is_some() || history[last].revision == revision;
-                history.drain(..if kept { last } else { old });
+                let drained = history.drain(..if kept { last } else { old });
+                dropped.extend(drained.map(|version| (version.revision, version.sub)));
             }
             bytes += history.iter().map(|version| version.size(key)).sum::<u64>();
             !history.is_empty()
         });
         self.bytes = bytes;
+        dropped
+    }
+
+    /// Every version that is kept, key by key.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = (&Key, &Version)> {
+        self.keys
+            .iter()
+            .flat_map(|(key, history)| history.iter().map(move |version| (key, version)))
     }
 
     /// The bytes of all keys and values that are kept.
@@ -105,7 +116,17 @@ mod tests {
             version: 1,
             lease: None,
         };
-        index.write(key.into(), Revision(revision), Some(kv));
+        write(index, key, revision, Some(kv));
+    }
+
+    fn write(index: &mut Index, key: &str, revision: i64, kv: Option<KeyValue>) {
+        let revision = Revision(revision);
+        let version = Version {
+            revision,
+            sub: 0,
+            kv,
+        };
+        index.write(key.into(), version);
     }
 
     fn standing_keys(index: &Index, keys: &KeyRange, at: i64) -> Vec<String> {
@@ -127,10 +148,10 @@ mod tests {
         let mut index = Index::default();
         put(&mut index, "a", 2);
         put(&mut index, "b", 3);
-        index.write("a".into(), Revision(4), None);
-        index.compact(Revision(4));
+        write(&mut index, "a", 4, None);
+        assert_eq!(index.compact(Revision(4)), [(Revision(2), 0)]);
         assert_eq!(index.changes(&"a".into(), Revision(4)).len(), 1);
-        index.compact(Revision(5));
+        assert_eq!(index.compact(Revision(5)), [(Revision(4), 0)]);
         assert!(index.changes(&"a".into(), Revision(4)).is_empty());
         assert_eq!(standing_keys(&index, &KeyRange::all(), 5), ["b"]);
         assert_eq!(index.bytes(), 2);

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Error, Granted, Header, Key, LeaseId, LeaseStatus, Store, log::Change};
+use crate::{Error, Granted, Header, Key, LeaseId, LeaseStatus, Record, Store};
 
 /// The shortest time to live. A real etcd's is longer by its election timeout: 2 s by default.
 const MIN_TTL: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ pub(crate) struct Leases {
 }
 
 #[derive(Debug)]
-struct Lease {
+pub(crate) struct Lease {
     ttl: Duration,
     /// When it ends unless it is kept alive.
     expiry: Duration,
@@ -49,6 +49,35 @@ impl Leases {
         }
     }
 
+    /// Every lease with its time to live, in the order of the ids.
+    pub(crate) fn all(&self) -> Vec<(LeaseId, Duration)> {
+        let leases = self.leases.iter();
+        let mut all: Vec<_> = leases.map(|(&id, lease)| (id, lease.ttl)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Lets a lease live from now on.
+    pub(crate) fn insert(&mut self, now: Duration, id: LeaseId, ttl: Duration) {
+        let expiry = now.saturating_add(ttl);
+        self.queue.insert((expiry, id));
+        let lease = Lease {
+            ttl,
+            expiry,
+            keys: BTreeSet::new(),
+        };
+        self.leases.insert(id, lease);
+    }
+
+    /// The last id that was chosen here.
+    pub(crate) const fn last_id(&self) -> i64 {
+        self.last_id
+    }
+
+    pub(crate) const fn set_last_id(&mut self, last_id: i64) {
+        self.last_id = last_id;
+    }
+
     /// The lease, if its time has not run out at `now`.
     fn living(&self, id: LeaseId, now: Duration) -> Option<&Lease> {
         self.leases.get(&id).filter(|lease| lease.expiry > now)
@@ -65,7 +94,7 @@ impl Leases {
         Some(lease.ttl)
     }
 
-    fn remove(&mut self, id: LeaseId) -> Option<Lease> {
+    pub(crate) fn remove(&mut self, id: LeaseId) -> Option<Lease> {
         let lease = self.leases.remove(&id)?;
         self.queue.remove(&(lease.expiry, id));
         Some(lease)
@@ -97,7 +126,11 @@ impl Store {
             return Err(Error::LeaseExists);
         }
         let id = match id {
-            LeaseId(0) => self.leases.unused_id(),
+            LeaseId(0) => {
+                let id = self.leases.unused_id();
+                self.record(|| Record::LeaseIdChosen(id));
+                id
+            }
             id => id,
         };
         let whole = Duration::from_secs(ttl.as_secs());
@@ -107,16 +140,8 @@ impl Store {
             whole
         };
         let ttl = ttl.max(MIN_TTL);
-        let expiry = now.saturating_add(ttl);
-        self.leases.queue.insert((expiry, id));
-        self.leases.leases.insert(
-            id,
-            Lease {
-                ttl,
-                expiry,
-                keys: BTreeSet::new(),
-            },
-        );
+        self.leases.insert(now, id, ttl);
+        self.record(|| Record::LeaseGranted { id, ttl });
         Ok(Granted {
             header: self.header(),
             id,
@@ -137,13 +162,12 @@ impl Store {
     /// [`Error::LeaseNotFound`].
     pub fn revoke(&mut self, id: LeaseId) -> Result<Header, Error> {
         let lease = self.leases.remove(id).ok_or(Error::LeaseNotFound)?;
-        let revision = self.revision.next();
         let mut changes = Vec::with_capacity(lease.keys.len());
         for key in lease.keys {
-            self.index.write(key.clone(), revision, None);
-            changes.push(Change { key, kv: None });
+            self.write(key, None, &mut changes);
         }
         self.commit(changes);
+        self.record(|| Record::LeaseEnded { id });
         Ok(self.header())
     }
 

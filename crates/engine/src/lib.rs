@@ -35,6 +35,7 @@
 //! - `index`: the history of each key, for reads at a revision
 //! - `log`: the changes of each revision, for watches
 //! - `auth`: [`Auth`], the books of users and roles
+//! - `record`: [`Record`], what is written down of a store so that it can be restored
 //!
 //! # What a client can tell from a real etcd
 //!
@@ -53,6 +54,7 @@ mod key;
 mod kv;
 mod lease;
 mod log;
+mod record;
 mod request;
 mod store;
 mod txn;
@@ -63,6 +65,7 @@ pub use compare::{Compare, CompareOp, CompareTarget, CompareWhat};
 pub use error::Error;
 pub use key::{Key, KeyRange, RangeEnd, Value};
 pub use kv::{Event, Header, KeyValue, LeaseId, Revision};
+pub use record::{AuthRecord, Record, RestoreError, Restored};
 pub use request::{
     Delete, Granted, LeaseStatus, MAX_OPS, Op, OpResult, Order, Put, Range, RangeResult, SortBy,
     Txn, TxnResult, WatchBatch, WatchRequest,

@@ -7,6 +7,8 @@ use crate::{Key, KeyValue, Revision};
 /// What one transaction did to one key.
 #[derive(Debug)]
 pub(crate) struct Change {
+    /// Its place among the changes of its transaction.
+    pub(crate) sub: i64,
     pub(crate) key: Key,
     /// The key as it now stands; none if it was deleted.
     pub(crate) kv: Option<KeyValue>,
@@ -26,6 +28,11 @@ impl Log {
             oldest,
             commits: VecDeque::new(),
         }
+    }
+
+    /// The oldest revision whose changes are kept.
+    pub(crate) const fn oldest(&self) -> Revision {
+        self.oldest
     }
 
     /// Adds the changes of the next revision, in their order.
@@ -73,7 +80,11 @@ mod tests {
         let mut log = Log::starting_at(Revision(2));
         for key in ["a", "b", "c"] {
             let key = Key::from(key);
-            log.push(vec![Change { key, kv: None }]);
+            log.push(vec![Change {
+                sub: 0,
+                key,
+                kv: None,
+            }]);
         }
         log.compact(Revision(3));
         let kept: Vec<Revision> = log

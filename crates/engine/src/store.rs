@@ -3,15 +3,16 @@
 use std::cmp::Ordering;
 
 use crate::{
-    Error, Header, Key, KeyValue, Order, Range, RangeResult, Revision, SortBy,
+    Error, Header, Key, KeyValue, Order, Range, RangeResult, Record, Revision, SortBy,
     auth::Auth,
-    index::Index,
+    index::{Index, Version},
     lease::Leases,
     log::{Change, Log},
+    record::Records,
 };
 
 /// The revision of a store that nothing was written to.
-const FIRST_REVISION: Revision = Revision(1);
+pub(crate) const FIRST_REVISION: Revision = Revision(1);
 
 /// The term that every header shows: there is one member, which has led since it was elected.
 const RAFT_TERM: u64 = 2;
@@ -36,7 +37,9 @@ pub struct Store {
     pub(crate) index: Index,
     pub(crate) log: Log,
     pub(crate) leases: Leases,
-    auth: Auth,
+    pub(crate) auth: Auth,
+    /// What was done since it was asked for last, if anybody wants to know.
+    pub(crate) records: Option<Records>,
 }
 
 impl Store {
@@ -51,6 +54,7 @@ impl Store {
             log: Log::starting_at(FIRST_REVISION.next()),
             leases: Leases::default(),
             auth: Auth::default(),
+            records: None,
         }
     }
 
@@ -89,6 +93,9 @@ impl Store {
 
     /// Users and roles, to change them.
     pub const fn auth_mut(&mut self) -> &mut Auth {
+        if let Some(records) = &mut self.records {
+            records.touch_auth();
+        }
         &mut self.auth
     }
 
@@ -126,8 +133,9 @@ impl Store {
             return Err(Error::FutureRevision);
         }
         self.compacted = revision;
-        self.index.compact(revision);
+        let dropped = self.index.compact(revision);
         self.log.compact(revision);
+        self.record(|| Record::Compacted { revision, dropped });
         Ok(self.header())
     }
 
@@ -183,13 +191,29 @@ impl Store {
         }
     }
 
+    /// Makes of a key what it is from the next revision on; none if it is deleted.
+    pub(crate) fn write(&mut self, key: Key, kv: Option<KeyValue>, changes: &mut Vec<Change>) {
+        let sub = changes.len() as i64;
+        let version = Version {
+            revision: self.revision.next(),
+            sub,
+            kv: kv.clone(),
+        };
+        self.index.write(key.clone(), version);
+        changes.push(Change { sub, key, kv });
+    }
+
     /// Ends a transaction: its changes, which the index has already, make a revision if there are
     /// any.
     pub(crate) fn commit(&mut self, changes: Vec<Change>) {
-        if !changes.is_empty() {
-            self.revision = self.revision.next();
-            self.log.push(changes);
+        if changes.is_empty() {
+            return;
         }
+        self.revision = self.revision.next();
+        if let Some(records) = &mut self.records {
+            records.add_changes(self.revision, &changes);
+        }
+        self.log.push(changes);
     }
 }
 

@@ -156,12 +156,7 @@ impl Store {
         if let Some(id) = kv.lease {
             self.leases.attach(id, put.key.clone());
         }
-        self.index
-            .write(put.key.clone(), revision, Some(kv.clone()));
-        changes.push(Change {
-            key: put.key.clone(),
-            kv: Some(kv),
-        });
+        self.write(put.key.clone(), Some(kv), changes);
         OpResult::Put {
             prev: prev.filter(|_| put.prev_kv),
         }
@@ -174,11 +169,7 @@ impl Store {
             if let Some(id) = prev.lease {
                 self.leases.detach(id, &prev.key);
             }
-            self.index.write(prev.key.clone(), revision, None);
-            changes.push(Change {
-                key: prev.key.clone(),
-                kv: None,
-            });
+            self.write(prev.key.clone(), None, changes);
         }
         OpResult::Delete {
             deleted: prevs.len() as i64,

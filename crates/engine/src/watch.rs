@@ -129,7 +129,7 @@ impl Watcher {
                 return;
             }
             let known = events.len();
-            for Change { key, kv } in changes {
+            for Change { key, kv, .. } in changes {
                 if self.keys.contains(key) {
                     events.extend(self.event(store, revision, key, kv));
                 }

@@ -9,7 +9,7 @@ use quorate_wire::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::{shared::Shared, status::refused};
+use crate::shared::Shared;
 
 pub(crate) struct AuthService {
     shared: Arc<Shared>,
@@ -22,16 +22,15 @@ impl AuthService {
     }
 
     /// Changes the books, or reads in them.
-    fn ask<T>(
+    async fn ask<T>(
         &self,
         ask: impl FnOnce(&mut Books) -> Result<T, Error>,
     ) -> Result<(Option<pb::ResponseHeader>, T), Status> {
-        self.shared
-            .with(|state, _| {
-                let answer = ask(state.store.auth_mut())?;
-                Ok((state.header(), answer))
-            })
-            .map_err(refused)
+        let answer = self.shared.answer(|state, _| {
+            let answer = ask(state.store.auth_mut())?;
+            Ok((state.header(), answer))
+        });
+        Ok(answer.await?.into_inner())
     }
 }
 
@@ -50,10 +49,12 @@ impl Auth for AuthService {
         &self,
         _request: Request<pb::AuthDisableRequest>,
     ) -> Result<Response<pb::AuthDisableResponse>, Status> {
-        let (header, ()) = self.ask(|books| {
-            books.disable();
-            Ok(())
-        })?;
+        let (header, ()) = self
+            .ask(|books| {
+                books.disable();
+                Ok(())
+            })
+            .await?;
         Ok(Response::new(pb::AuthDisableResponse { header }))
     }
 
@@ -61,8 +62,9 @@ impl Auth for AuthService {
         &self,
         _request: Request<pb::AuthStatusRequest>,
     ) -> Result<Response<pb::AuthStatusResponse>, Status> {
-        let (header, (enabled, revision)) =
-            self.ask(|books| Ok((books.is_enabled(), books.revision())))?;
+        let (header, (enabled, revision)) = self
+            .ask(|books| Ok((books.is_enabled(), books.revision())))
+            .await?;
         Ok(Response::new(pb::AuthStatusResponse {
             header,
             enabled,
@@ -83,7 +85,7 @@ impl Auth for AuthService {
         request: Request<pb::AuthUserAddRequest>,
     ) -> Result<Response<pb::AuthUserAddResponse>, Status> {
         let name = request.into_inner().name;
-        let (header, ()) = self.ask(|books| books.add_user(&name))?;
+        let (header, ()) = self.ask(|books| books.add_user(&name)).await?;
         Ok(Response::new(pb::AuthUserAddResponse { header }))
     }
 
@@ -92,7 +94,7 @@ impl Auth for AuthService {
         request: Request<pb::AuthUserGetRequest>,
     ) -> Result<Response<pb::AuthUserGetResponse>, Status> {
         let name = request.into_inner().name;
-        let (header, roles) = self.ask(|books| Ok(owned(books.roles_of(&name)?)))?;
+        let (header, roles) = self.ask(|books| Ok(owned(books.roles_of(&name)?))).await?;
         Ok(Response::new(pb::AuthUserGetResponse { header, roles }))
     }
 
@@ -100,7 +102,7 @@ impl Auth for AuthService {
         &self,
         _request: Request<pb::AuthUserListRequest>,
     ) -> Result<Response<pb::AuthUserListResponse>, Status> {
-        let (header, users) = self.ask(|books| Ok(owned(books.users())))?;
+        let (header, users) = self.ask(|books| Ok(owned(books.users()))).await?;
         Ok(Response::new(pb::AuthUserListResponse { header, users }))
     }
 
@@ -109,7 +111,7 @@ impl Auth for AuthService {
         request: Request<pb::AuthUserDeleteRequest>,
     ) -> Result<Response<pb::AuthUserDeleteResponse>, Status> {
         let name = request.into_inner().name;
-        let (header, ()) = self.ask(|books| books.delete_user(&name))?;
+        let (header, ()) = self.ask(|books| books.delete_user(&name)).await?;
         Ok(Response::new(pb::AuthUserDeleteResponse { header }))
     }
 
@@ -118,7 +120,7 @@ impl Auth for AuthService {
         request: Request<pb::AuthUserChangePasswordRequest>,
     ) -> Result<Response<pb::AuthUserChangePasswordResponse>, Status> {
         let name = request.into_inner().name;
-        let (header, ()) = self.ask(|books| books.change_password(&name))?;
+        let (header, ()) = self.ask(|books| books.change_password(&name)).await?;
         Ok(Response::new(pb::AuthUserChangePasswordResponse { header }))
     }
 
@@ -127,7 +129,9 @@ impl Auth for AuthService {
         request: Request<pb::AuthUserGrantRoleRequest>,
     ) -> Result<Response<pb::AuthUserGrantRoleResponse>, Status> {
         let request = request.into_inner();
-        let (header, ()) = self.ask(|books| books.grant_role(&request.user, &request.role))?;
+        let (header, ()) = self
+            .ask(|books| books.grant_role(&request.user, &request.role))
+            .await?;
         Ok(Response::new(pb::AuthUserGrantRoleResponse { header }))
     }
 
@@ -136,7 +140,9 @@ impl Auth for AuthService {
         request: Request<pb::AuthUserRevokeRoleRequest>,
     ) -> Result<Response<pb::AuthUserRevokeRoleResponse>, Status> {
         let request = request.into_inner();
-        let (header, ()) = self.ask(|books| books.revoke_role(&request.name, &request.role))?;
+        let (header, ()) = self
+            .ask(|books| books.revoke_role(&request.name, &request.role))
+            .await?;
         Ok(Response::new(pb::AuthUserRevokeRoleResponse { header }))
     }
 
@@ -145,7 +151,7 @@ impl Auth for AuthService {
         request: Request<pb::AuthRoleAddRequest>,
     ) -> Result<Response<pb::AuthRoleAddResponse>, Status> {
         let name = request.into_inner().name;
-        let (header, ()) = self.ask(|books| books.add_role(&name))?;
+        let (header, ()) = self.ask(|books| books.add_role(&name)).await?;
         Ok(Response::new(pb::AuthRoleAddResponse { header }))
     }
 
@@ -154,7 +160,7 @@ impl Auth for AuthService {
         request: Request<pb::AuthRoleGetRequest>,
     ) -> Result<Response<pb::AuthRoleGetResponse>, Status> {
         let role = request.into_inner().role;
-        let (header, permissions) = self.ask(|books| books.permissions(&role))?;
+        let (header, permissions) = self.ask(|books| books.permissions(&role)).await?;
         let perm = permissions.iter().map(permission_to_wire).collect();
         Ok(Response::new(pb::AuthRoleGetResponse { header, perm }))
     }
@@ -163,7 +169,7 @@ impl Auth for AuthService {
         &self,
         _request: Request<pb::AuthRoleListRequest>,
     ) -> Result<Response<pb::AuthRoleListResponse>, Status> {
-        let (header, roles) = self.ask(|books| Ok(owned(books.roles())))?;
+        let (header, roles) = self.ask(|books| Ok(owned(books.roles()))).await?;
         Ok(Response::new(pb::AuthRoleListResponse { header, roles }))
     }
 
@@ -172,7 +178,7 @@ impl Auth for AuthService {
         request: Request<pb::AuthRoleDeleteRequest>,
     ) -> Result<Response<pb::AuthRoleDeleteResponse>, Status> {
         let role = request.into_inner().role;
-        let (header, ()) = self.ask(|books| books.delete_role(&role))?;
+        let (header, ()) = self.ask(|books| books.delete_role(&role)).await?;
         Ok(Response::new(pb::AuthRoleDeleteResponse { header }))
     }
 
@@ -182,7 +188,9 @@ impl Auth for AuthService {
     ) -> Result<Response<pb::AuthRoleGrantPermissionResponse>, Status> {
         let request = request.into_inner();
         let permission = permission_from_wire(request.perm)?;
-        let (header, ()) = self.ask(|books| books.grant(&request.name, permission))?;
+        let (header, ()) = self
+            .ask(|books| books.grant(&request.name, permission))
+            .await?;
         Ok(Response::new(pb::AuthRoleGrantPermissionResponse {
             header,
         }))
@@ -194,7 +202,7 @@ impl Auth for AuthService {
     ) -> Result<Response<pb::AuthRoleRevokePermissionResponse>, Status> {
         let request = request.into_inner();
         let keys = KeyRange::from_wire(request.key, request.range_end);
-        let (header, ()) = self.ask(|books| books.revoke(&request.role, &keys))?;
+        let (header, ()) = self.ask(|books| books.revoke(&request.role, &keys)).await?;
         Ok(Response::new(pb::AuthRoleRevokePermissionResponse {
             header,
         }))
@@ -205,7 +213,9 @@ fn owned<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-fn permission_from_wire(permission: Option<authpb::Permission>) -> Result<Permission, Status> {
+pub(crate) fn permission_from_wire(
+    permission: Option<authpb::Permission>,
+) -> Result<Permission, Status> {
     let Some(permission) = permission else {
         let text = "etcdserver: permission not given";
         return Err(Status::invalid_argument(text));
@@ -220,7 +230,7 @@ fn permission_from_wire(permission: Option<authpb::Permission>) -> Result<Permis
     Ok(Permission { kind, keys })
 }
 
-fn permission_to_wire(permission: &Permission) -> authpb::Permission {
+pub(crate) fn permission_to_wire(permission: &Permission) -> authpb::Permission {
     let kind = match permission.kind {
         PermissionKind::Read => Type::Read,
         PermissionKind::ReadWrite => Type::Readwrite,

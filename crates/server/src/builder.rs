@@ -1,6 +1,6 @@
 //! How a server is to be.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -9,9 +9,10 @@ use crate::{
     address::{Address, check_url},
     connection::connections,
     idle::Open,
+    journal::Opened,
     listener::Listener,
     server::{routes, serve, spawn},
-    shared::{Shared, expire},
+    shared::{Shared, end_watches, expire},
 };
 
 /// Where a server listens unless told otherwise: a free port that only this machine reaches.
@@ -46,6 +47,7 @@ pub struct Builder {
     address: String,
     advertised: Option<String>,
     allow_remote: bool,
+    data_dir: Option<PathBuf>,
     progress_interval: Duration,
 }
 
@@ -81,6 +83,16 @@ impl Builder {
         self
     }
 
+    /// Keeps the store in a directory, which is made if it is not there, and goes on with what a former
+    /// server left in it. Whatever was answered is on disk by then, and survives the end of the process
+    /// in whatever way; leases begin their time to live anew. Without a directory everything is in
+    /// memory.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
     /// Tells quiet watches that ask for it this often how far they have come; ten minutes by default.
     #[must_use]
     pub const fn progress_interval(mut self, interval: Duration) -> Self {
@@ -92,7 +104,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::Address`], [`Error::Advertise`], [`Error::Listen`] or [`Error::Remote`].
+    /// [`Error::Address`], [`Error::Advertise`], [`Error::Listen`] or [`Error::Remote`];
+    /// [`Error::DataDir`] or [`Error::DataDirInUse`].
     ///
     /// # Panics
     ///
@@ -116,11 +129,17 @@ impl Builder {
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
+        let opened = match self.data_dir {
+            Some(path) => Some(Opened::open(path, &tasks, &stop).await?),
+            None => None,
+        };
         let open = Open::default();
-        let shared = Shared::new(advertised, self.progress_interval.max(MIN_INTERVAL));
+        let interval = self.progress_interval.max(MIN_INTERVAL);
+        let shared = Shared::new(advertised, interval, opened);
         let connections = connections(listener, stop.clone(), tasks.clone(), open.clone());
         spawn(&tasks, &stop, serve(routes(&shared), connections));
         spawn(&tasks, &stop, expire(Arc::clone(&shared)));
+        spawn(&tasks, &stop, end_watches(Arc::clone(&shared)));
         tasks.close();
         tracing::debug!(%url, "serving a store");
         Ok(Server {
@@ -140,6 +159,7 @@ impl Default for Builder {
             address: DEFAULT_ADDRESS.to_owned(),
             advertised: None,
             allow_remote: false,
+            data_dir: None,
             progress_interval: DEFAULT_PROGRESS_INTERVAL,
         }
     }

@@ -1,6 +1,6 @@
 //! Why a server does not start.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,23 @@ pub enum Error {
         address: String,
         /// What is wrong with it.
         cause: io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("cannot keep data in {path:?}: {cause}")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        cause: io::Error,
+    },
+    /// Another server uses the data directory.
+    #[error(
+        "cannot keep data in {path:?}: another server uses it; \
+         stop that one, or give another directory"
+    )]
+    DataDirInUse {
+        /// The directory.
+        path: PathBuf,
     },
     /// The port or the Unix socket cannot be had.
     #[error("cannot listen on {address}: {cause}")]

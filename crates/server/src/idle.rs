@@ -51,7 +51,12 @@ pub(crate) async fn idle(open: &Open, shared: &Arc<Shared>, after: Duration) {
             Some(end) => timeout_at(end, open.changed()).await.is_ok(),
             None => open.changed().await.is_ok(),
         };
-        if !disturbed && shared.with(|state, _| state.store.next_expiry().is_none()) {
+        let is_leased = || {
+            shared
+                .look(|state, _| state.store.next_expiry().is_some())
+                .0
+        };
+        if !disturbed && !is_leased() {
             return;
         }
     }
@@ -59,10 +64,11 @@ pub(crate) async fn idle(open: &Open, shared: &Arc<Shared>, after: Duration) {
 
 async fn unleased(shared: &Arc<Shared>) {
     let left = || {
-        shared.with(|state, now| {
+        let (left, _) = shared.look(|state, now| {
             let next = state.store.next_expiry();
             next.map(|next| next.saturating_sub(now))
-        })
+        });
+        left
     };
     while let Some(left) = left() {
         sleep(left.min(GLANCE)).await;

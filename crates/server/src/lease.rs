@@ -73,13 +73,19 @@ impl Lease for LeaseService {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<BoxStream<pb::LeaseKeepAliveResponse>>, Status> {
         let shared = Arc::clone(&self.shared);
-        let answers = request.into_inner().map(move |request| {
-            let id = request?.id;
-            Ok(shared.with(|state, now| pb::LeaseKeepAliveResponse {
-                ttl: ttl_to_wire(state.store.keep_alive(now, LeaseId(id))),
-                header: state.header(),
-                id,
-            }))
+        let answers = request.into_inner().then(move |request| {
+            let shared = Arc::clone(&shared);
+            async move {
+                let id = request?.id;
+                let answer = shared.answer(|state, now| {
+                    Ok(pb::LeaseKeepAliveResponse {
+                        ttl: ttl_to_wire(state.store.keep_alive(now, LeaseId(id))),
+                        header: state.header(),
+                        id,
+                    })
+                });
+                Ok(answer.await?.into_inner())
+            }
         });
         Ok(Response::new(Box::pin(answers)))
     }

@@ -2,7 +2,8 @@
 //!
 //! What talks to etcd v3 can talk to a [`Server`]: etcdctl, and the clients of every language. It
 //! needs no etcd, no directory and no free port, so that a test, a demonstration or a developer's
-//! machine has a store at once. Everything is in memory, and gone with the server.
+//! machine has a store at once. Everything is in memory, and gone with the server, unless it has a
+//! [data directory](Builder::data_dir).
 //!
 //! ```
 //! use quorate::Client;
@@ -49,6 +50,7 @@
 //! - `connection`: connections, which end with the server
 //! - `idle`: when nobody needs the server
 //! - `shared`: the store behind its lock, and the task that expires its leases
+//! - `journal`: what makes writes survive: the queue to the thread that writes, the database
 //! - `watches`: all watches, and whom a change concerns
 //! - `kv`, `lease`, `watch`, `cluster`, `maintenance`, `auth`, `recipes`: one gRPC service each, and
 //!   the two that are not served
@@ -67,6 +69,7 @@ mod connection;
 mod convert;
 mod error;
 mod idle;
+mod journal;
 mod kv;
 mod lease;
 mod listener;

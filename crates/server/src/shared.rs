@@ -11,7 +11,12 @@ use quorate_wire::etcdserverpb as pb;
 use tokio::{sync::Notify, time::Instant};
 use tonic::{Response, Status};
 
-use crate::{convert::header_to_wire, status::refused, watches::Watches};
+use crate::{
+    convert::header_to_wire,
+    journal::{Journal, Opened, Position},
+    status::refused,
+    watches::Watches,
+};
 
 /// The version of etcd that is served.
 pub(crate) const VERSION: &str = "3.5.0";
@@ -25,6 +30,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Wakes the expiry task before its time.
     nudge: Notify,
+    /// Where writes go, if they are to survive.
+    journal: Option<Arc<Journal>>,
 }
 
 pub(crate) struct State {
@@ -35,17 +42,27 @@ pub(crate) struct State {
 }
 
 impl Shared {
-    pub(crate) fn new(url: String, progress_interval: Duration) -> Arc<Self> {
+    /// A store that was opened, or one in memory.
+    pub(crate) fn new(
+        url: String,
+        progress_interval: Duration,
+        opened: Option<Opened>,
+    ) -> Arc<Self> {
+        let (store, journal) = match opened {
+            Some(Opened { store, journal }) => (store, Some(journal)),
+            None => (Store::new(fastrand::u64(1..), fastrand::u64(1..)), None),
+        };
         Arc::new(Self {
             url,
             progress_interval,
             origin: Instant::now(),
             state: Mutex::new(State {
-                store: Store::new(fastrand::u64(1..), fastrand::u64(1..)),
+                store,
                 watches: Watches::default(),
                 timer: None,
             }),
             nudge: Notify::new(),
+            journal,
         })
     }
 
@@ -55,10 +72,26 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a call after whatever is due, then wakes whom the changes concern.
-    pub(crate) fn with<T>(&self, call: impl FnOnce(&mut State, Duration) -> T) -> T {
+    /// Answers a request of gRPC, once all that it saw will survive. A write that is not waited for
+    /// is done all the same.
+    pub(crate) async fn answer<T>(
+        &self,
+        call: impl FnOnce(&mut State, Duration) -> Result<T, Error>,
+    ) -> Result<Response<T>, Status> {
+        if let Some(journal) = &self.journal {
+            journal.ready().await?;
+        }
+        let (answer, seen) = self.look(call);
+        self.durable(seen).await?;
+        answer.map(Response::new).map_err(refused)
+    }
+
+    /// Runs a call after whatever is due, then wakes whom the changes concern. Nobody may hear of
+    /// what it returns until its position is [durable](Shared::durable), refusals included: after a
+    /// crash it would never have been.
+    pub(crate) fn look<T>(&self, call: impl FnOnce(&mut State, Duration) -> T) -> (T, Position) {
         let mut wakers = Vec::new();
-        let (answer, sooner) = {
+        let (answer, seen, sooner) = {
             let mut state = self.lock();
             let now = self.origin.elapsed();
 
@@ -69,22 +102,43 @@ impl Shared {
             let before = state.store.header().revision;
             let answer = call(&mut state, now);
             state.tell(before, &mut wakers);
-            (answer, state.set_timer())
+            let seen = match &self.journal {
+                Some(journal) => journal.append(state.store.take_records()),
+                None => Position::default(),
+            };
+            (answer, seen, state.set_timer())
         };
         // Outside the lock: to wake may run foreign code.
         wakers.into_iter().for_each(Waker::wake);
         if sooner {
             self.nudge.notify_one();
         }
-        answer
+        (answer, seen)
     }
 
-    /// Answers a request of gRPC.
-    pub(crate) async fn answer<T>(
-        &self,
-        call: impl FnOnce(&mut State, Duration) -> Result<T, Error>,
-    ) -> Result<Response<T>, Status> {
-        self.with(call).map(Response::new).map_err(refused)
+    /// Whether all up to a position is on disk. Without a journal nothing need be.
+    ///
+    /// # Errors
+    ///
+    /// "Unavailable", once the disk has failed.
+    pub(crate) fn is_durable(&self, position: Position) -> Result<bool, Status> {
+        let Some(journal) = &self.journal else {
+            return Ok(true);
+        };
+        journal.check()?;
+        Ok(journal.is_durable(position))
+    }
+
+    /// Waits until all up to a position is on disk.
+    ///
+    /// # Errors
+    ///
+    /// "Unavailable", if it never will be.
+    pub(crate) async fn durable(&self, position: Position) -> Result<(), Status> {
+        match &self.journal {
+            Some(journal) => journal.durable(position).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -116,7 +170,7 @@ impl State {
 /// Ends leases when their time has come.
 pub(crate) async fn expire(shared: Arc<Shared>) {
     loop {
-        let left = shared.with(|state, now| {
+        let (left, _) = shared.look(|state, now| {
             let next = state.store.next_expiry();
             state.timer = next;
             next.map(|next| next.saturating_sub(now))
@@ -127,5 +181,14 @@ pub(crate) async fn expire(shared: Arc<Shared>) {
             Some(left) => drop(tokio::time::timeout(left, nudged).await),
             None => nudged.await,
         }
+    }
+}
+
+/// Ends all streams of watches once nothing more can be written.
+pub(crate) async fn end_watches(shared: Arc<Shared>) {
+    if let Some(journal) = &shared.journal {
+        journal.failed().await;
+        let wakers = shared.lock().watches.wakers();
+        wakers.into_iter().for_each(Waker::wake);
     }
 }

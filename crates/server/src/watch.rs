@@ -5,7 +5,7 @@ use std::{
     mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use crate::{
     convert::{event_to_wire, header_to_wire, watch_from_wire},
+    journal::Position,
     server::MAX_MESSAGE_BYTES,
     shared::{Shared, State},
 };
@@ -61,6 +62,8 @@ impl Watch for WatchService {
             options: HashMap::new(),
             replies: VecDeque::new(),
             batch: None,
+            seen: Position::default(),
+            waiting: None,
             wants_progress: false,
             is_turn_of_requests: false,
         };
@@ -80,6 +83,10 @@ struct Changes {
     /// What is to be sent before anything else: a reply, or one tiding of progress a watch.
     replies: VecDeque<WatchResponse>,
     batch: Option<Batch>,
+    /// What must be on disk before the next message may leave.
+    seen: Position,
+    /// The wait for that, once it has begun.
+    waiting: Option<Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>>,
     /// Progress was asked for.
     wants_progress: bool,
     is_turn_of_requests: bool,
@@ -101,6 +108,7 @@ impl Stream for Changes {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         loop {
+            ready!(this.poll_durable(cx))?;
             if let Some(reply) = this.replies.pop_front() {
                 return Poll::Ready(Some(Ok(reply)));
             }
@@ -111,6 +119,8 @@ impl Stream for Changes {
             let has_served = this.is_turn_of_requests && this.poll_request(cx)?;
             let has_news = has_served || this.look_up(cx) || this.poll_request(cx)?;
             if !has_news && !this.poll_timer(cx) {
+                // Once the disk has failed nobody might wake it again.
+                this.shared.is_durable(Position::default())?;
                 return Poll::Pending;
             }
         }
@@ -118,6 +128,29 @@ impl Stream for Changes {
 }
 
 impl Changes {
+    /// Waits until what was looked up is on disk.
+    fn poll_durable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if self.shared.is_durable(self.seen)? {
+            self.waiting = None;
+            return Poll::Ready(Ok(()));
+        }
+        let (shared, seen) = (&self.shared, self.seen);
+        let waiting = self.waiting.get_or_insert_with(|| {
+            let shared = Arc::clone(shared);
+            Box::pin(async move { shared.durable(seen).await })
+        });
+        let waited = ready!(waiting.as_mut().poll(cx));
+        self.waiting = None;
+        Poll::Ready(waited)
+    }
+
+    /// Looks at the store. What is found may be told once it is on disk.
+    fn look<T>(&mut self, call: impl FnOnce(&mut State) -> T) -> T {
+        let (found, seen) = self.shared.look(|state, _| call(state));
+        self.seen = seen;
+        found
+    }
+
     /// Serves the next request, and tells whether there was one.
     fn poll_request(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
         let Some(requests) = &mut self.requests else {
@@ -154,7 +187,7 @@ impl Changes {
         let asked_id = request.watch_id;
         let watch = watch_from_wire(request);
         let stream = self.stream;
-        let (created, header) = self.shared.with(|state, _| {
+        let (created, header) = self.look(|state| {
             let State { store, watches, .. } = state;
             let create = || -> Result<i64, String> {
                 let watch = watch.ok_or("an unknown filter")?;
@@ -186,9 +219,8 @@ impl Changes {
     /// Ends a watch. One that is not there is passed over in silence, as etcd does.
     fn cancel(&mut self, WatchCancelRequest { watch_id }: WatchCancelRequest) {
         let stream = self.stream;
-        let (removed, header) = self
-            .shared
-            .with(|state, _| (state.watches.remove(stream, watch_id), state.header()));
+        let (removed, header) =
+            self.look(|state| (state.watches.remove(stream, watch_id), state.header()));
         self.options.remove(&watch_id);
         if removed {
             self.replies.push_back(WatchResponse {
@@ -204,7 +236,7 @@ impl Changes {
     fn look_up(&mut self, cx: &mut Context<'_>) -> bool {
         let stream = self.stream;
         let waker = cx.waker().clone();
-        let (told, header, _unneeded) = self.shared.with(|state, _| {
+        let (told, header, _unneeded) = self.look(|state| {
             let State { store, watches, .. } = state;
             let told = watches.next(store, stream);
             let unneeded = match told {
@@ -268,9 +300,10 @@ impl Changes {
             options,
             replies,
             stream,
+            seen,
             ..
         } = self;
-        shared.with(|state, _| {
+        ((), *seen) = shared.look(|state, _| {
             let header = header_to_wire(state.store.header());
             for (&id, options) in options.iter_mut().filter(|(_, it)| it.progress_notify) {
                 let was_quiet = mem::replace(&mut options.is_quiet, true);

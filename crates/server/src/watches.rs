@@ -182,6 +182,14 @@ impl Watches {
         }
     }
 
+    /// Takes the wakers of all streams.
+    pub(crate) fn wakers(&mut self) -> Vec<Waker> {
+        let streams = self.streams.values_mut();
+        streams
+            .filter_map(|watching| watching.waker.take())
+            .collect()
+    }
+
     /// Lets every watch hold what a compaction might take from it.
     pub(crate) fn read_ahead(&mut self, store: &Store) {
         for watching in self.streams.values_mut() {

@@ -28,9 +28,13 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) exit_when_idle: Option<Duration>,
 
-    /// Return when it serves, and leave it to itself; its messages go to the file log of --data-dir
+    /// Return when it serves, and leave it to itself
     #[arg(long)]
     pub(crate) detach: bool,
+
+    /// With --detach, the file for the messages of the server, in place of what is in it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
 
     /// This is the server that --detach leaves to itself.
     #[arg(long, hide = true, conflicts_with = "detach")]

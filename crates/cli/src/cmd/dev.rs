@@ -67,11 +67,10 @@ async fn attend(
         server = starting => server.map_err(explained)?,
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
     };
-    let _kept = owned.as_ref().and_then(Owned::keep);
     let url = typed(server.url());
     match detached {
         Some(detached) => detached
-            .ready(&url, args.data_dir.as_deref())
+            .ready(&url, args.log.as_deref())
             .map_err(Failure::System)?,
         None => {
             announce(&url).map_err(Failure::Output)?;
@@ -112,6 +111,9 @@ fn builder(args: &Dev) -> Result<Builder, Failure> {
     }
     if let Some(url) = &args.advertise {
         builder = builder.advertise(url);
+    }
+    if let Some(directory) = &args.data_dir {
+        builder = builder.data_dir(directory);
     }
     Ok(builder)
 }

@@ -1,6 +1,6 @@
 //! `local:NAME`: a server of this user on this machine, which its first client starts.
 //!
-//! It lives in `/var/tmp/quorate-UID/NAME`, with its `socket` and its `data`. That depends on nothing but
+//! It lives in `/var/tmp/quorate-UID/NAME`, with its `socket`, its `data` and a `log`. That depends on nothing but
 //! user and name, so that any two programs of the user meet; and it outlives the machine's restarts, so
 //! that revisions, and with them fences, never go back. The server holds a lock from before it
 //! touches socket or data until its process is gone: there are never two.
@@ -118,7 +118,7 @@ impl Local {
             make(directory)?;
         }
         let listen = format!("unix:{}", self.socket().display());
-        let data = self.directory.join("data");
+        let [data, log] = ["data", "log"].map(|name| self.directory.join(name));
         let arguments = [
             "dev".as_ref(),
             "--detach".as_ref(),
@@ -128,6 +128,8 @@ impl Local {
             data.as_ref(),
             "--exit-when-idle".as_ref(),
             "10s".as_ref(),
+            "--log".as_ref(),
+            log.as_ref(),
         ];
         let program = program();
         let unavailable = |message: String| {
