@@ -7,6 +7,7 @@ use quorate::{LeaseId, duration::parse_duration};
 
 pub(crate) use self::{
     config::{ConfigCommand, Exec, Render},
+    dev::Dev,
     discovery::{Discover, Layout, Register, Service},
     document::{Document, DocumentFormat, FormattedDocument, GetDocument, RollBack, SetDocument},
     hold::{Elect, Lock, Locks},
@@ -19,6 +20,7 @@ use crate::{
 };
 
 mod config;
+mod dev;
 mod discovery;
 mod document;
 mod hold;
@@ -46,10 +48,11 @@ pub(crate) struct Args {
 }
 
 /// Where the store is, and how to reach it.
-#[derive(Default, Group)]
+#[derive(Default, Group, PartialEq, Eq)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connect {
-    /// The store: mem:, etcd://host:2379,host:2379/namespace?option=..., or http(s)://...
+    /// The store: etcd://host:2379,host:2379/namespace?option=..., http(s)://..., unix:PATH, mem:, or
+    /// local: for a server that is started here when it is needed
     #[arg(long, global = true)]
     pub(crate) url: Option<String>,
 
@@ -119,6 +122,8 @@ pub(crate) enum Verb {
     /// leader is refused; eight contenders add to a counter under a lock. Exits with 0 if every step
     /// was observed, else it tells which was not. The keys are under quorate-demo/ and are deleted.
     Demo,
+    /// Serve etcd's protocol on this machine, for development and tests
+    Dev(Dev),
     /// Print the instances of a service; exit status 1 if there is none
     ///
     /// ID, ADDRESS, WEIGHT, draining or nothing, and METADATA as JSON, with tabs between.

@@ -120,12 +120,19 @@ fn tls(
             "http:// is without TLS: write https://, or drop --cacert, --cert, --key and --server-name",
         ));
     }
+    let is_socket = address.has_scheme("unix:") || address.has_scheme("local:");
+    if is_typed && is_socket {
+        return Err(invalid(
+            "a socket is without TLS: drop --cacert, --cert, --key and --server-name",
+        ));
+    }
     if is_typed && address.has_tls() {
         return Err(invalid(
             "the address has TLS options, and so has the command line: drop one",
         ));
     }
-    if address.has_scheme("mem:") || address.has_scheme("http://") || address.has_tls() {
+    let is_plain = is_socket || address.has_scheme("mem:") || address.has_scheme("http://");
+    if is_plain || address.has_tls() {
         return Ok(None);
     }
     let read = |typed: &Option<PathBuf>, variable| -> Result<Option<Vec<u8>>> {
@@ -276,13 +283,21 @@ mod tests {
             ..Connect::default()
         };
         assert!(shown(&args, &variable).unwrap().contains("\"https://h:1\""));
-        for url in ["http://h:1", "etcd://h:1?tls=off", "mem:"] {
+        for url in [
+            "http://h:1",
+            "etcd://h:1?tls=off",
+            "mem:",
+            "unix:/a",
+            "local:",
+        ] {
             args.url = Some(url.to_owned());
             assert!(!shown(&args, &variable).unwrap().contains("https"), "{url}");
         }
         args.cacert = Some(ca.clone());
         args.url = Some("http://h:1".to_owned());
         assert!(refusal(&args, &[]).contains("http:// is without TLS"));
+        args.url = Some("local:".to_owned());
+        assert!(refusal(&args, &[]).contains("a socket is without TLS"));
         args.url = Some("etcd://h:1?tls=system".to_owned());
         assert!(refusal(&args, &[]).contains("drop one"));
         args.url = None;

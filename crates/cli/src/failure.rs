@@ -15,14 +15,17 @@ pub(crate) const NO: u8 = 1;
 /// The exit status for a hold that was not obtained: it is taken, or did not come in time.
 pub(crate) const NOT_OBTAINED: u8 = 75;
 
+/// The exit status for a data directory that another server has. The library relies on it.
+pub(crate) const TAKEN: u8 = 75;
+
 /// The exit status for a hold that was lost while it was needed.
 pub(crate) const LOST: u8 = 76;
 
 /// The exit status of a command that was ended at the longest hold; `timeout` has the same.
 pub(crate) const HELD_TOO_LONG: u8 = 124;
 
-/// The exit status if a file, standard input or standard output fails.
-const SYSTEM: u8 = 74;
+/// The exit status if a file, a port, standard input or standard output fails.
+pub(crate) const SYSTEM: u8 = 74;
 
 /// Every exit status, for people; [`ErrorKind::code`] has the numbers of errors.
 pub(crate) const STATUSES: &str = "\
@@ -44,7 +47,7 @@ Exit status:
   14  the server cannot do this
   15  a bug
   16  what is stored cannot be decoded
-  74  standard input, standard output or a file failed";
+  74  standard input, standard output, a file or a port failed";
 
 /// What the command is told, and every exit status: those of the verb, then those of errors.
 pub(crate) fn long_help(told: &str, statuses: &str) -> String {
@@ -154,8 +157,8 @@ fn explained(error: &quorate::Error, endpoints: &[String]) -> String {
             }
             if message.contains(NOBODY) {
                 message.push_str(
-                    "; start a server with `etcd` (of the package etcd or etcd-server), \
-                     or write --url mem: which needs none",
+                    "; start a server with `quorate dev` (or etcd, of the package etcd or \
+                     etcd-server), or write --url local: for one on this machine that needs no start",
                 );
             }
         }

@@ -9,17 +9,19 @@ mod args;
 mod child;
 mod cmd;
 mod connection;
+mod detached;
 mod failure;
 mod guardian;
 mod hold;
 mod hook;
 mod output;
+mod owned;
 mod signals;
 mod tree;
 
 use crate::{
-    args::{Args, Verb},
-    failure::Failure,
+    args::{Args, Connect, Verb},
+    failure::{Failure, invalid},
     output::Output,
 };
 
@@ -31,6 +33,15 @@ fn main() -> ExitCode {
     // The guardian must not share the fate of what it guards against: no runtime, no threads.
     if let Verb::Guardian = args.verb {
         return guardian::run();
+    }
+    if let Verb::Dev(dev) = args.verb {
+        if args.connect != Connect::default() {
+            let error = invalid(
+                "dev starts a server, and takes no option of a connection; see quorate dev --help",
+            );
+            return Failure::Store(error).report(&[]);
+        }
+        return cmd::dev::run(dev);
     }
     match args.verb {
         // It needs nothing, whatever the environment says.

@@ -9,13 +9,31 @@
 //! | `etcd://h1:2379,h2:2379/NAMESPACE?OPTIONS` | the etcd cluster with these members |
 //! | `http://...`, `https://...` | the same, without and with TLS |
 //! | `h1:2379, h2:2379` | the same as with `etcd://` before it |
+//! | `unix:PATH`, `unix:///PATH` | the etcd server that listens on this Unix socket |
+//! | `local:`, `local:NAME` | a server of this user on this machine, started by its first client |
 //!
 //! Hosts are separated by comma, semicolon or white space. Each may repeat the scheme of the first
 //! (`http://h1:2379,http://h2:2379`); namespace and options stand once, after the last. A port that is
 //! missing is 2379, an IPv6 address stands in brackets, a host that is named twice counts once. `user:password@` stands before the
 //! first host. Whatever is one of `% @ / ? # , ;` or white space in a user, password, namespace,
-//! memory name or option is written as `%` and two hexadecimal digits, and so is `:` in a user, `&` in
-//! an option.
+//! name, path of a socket or option is written as `%` and two hexadecimal digits, and so is `:` in a user, `&` in
+//! an option. In the path of a socket `/` stands as it is.
+//!
+//! # Local servers
+//!
+//! `local:` needs no set-up. The first client starts `quorate dev`, the server of the program `quorate`,
+//! and whoever of the same user names it then meets there; without a name it is `default`. The server
+//! ends once it has had neither connection nor lease for 10 s, the next client starts it again, and a
+//! client whose server was killed does so too. What it keeps, and its revisions, outlive it and the
+//! machine's restarts: leases and locks are there again, with their whole time to live.
+//!
+//! The program is the one that `QUORATE_BIN` names, else the client's own if that is called `quorate`,
+//! else `quorate` on the path. Socket and store lie in `/var/tmp/quorate-UID/NAME`, in directories for
+//! the user alone; others are refused. Users have servers of their own, so that `sudo` leads to
+//! another, and so have containers, unless they share `/var/tmp`. The server holds a lock (`flock`) on
+//! the directory as long as it lives; where there are no such locks it does not start. Cleaners of
+//! `/var/tmp` heed the lock, and may delete what no server has used for some thirty days. Nobody else
+//! may delete or move the directory while somebody relies on what is in it.
 //!
 //! # Namespaces
 //!
@@ -30,7 +48,7 @@
 //! | `attempt_timeout` | how long one member may take to answer before another is asked | 1.5 s |
 //! | `ca` | file with the PEM of the authorities to trust; turns TLS on | the system's |
 //! | `cert` | file with the PEM of the certificate to present; turns TLS on, needs `key` | none |
-//! | `connect_timeout` | how long a connection may take to be made | 1 s |
+//! | `connect_timeout` | how long a connection may take to be made | 1 s; with `local:` 4 s, the start included |
 //! | `holder` | the name under which this client holds locks, for people to read | host and process |
 //! | `keepalive_interval` | how long a connection may be idle before it is probed; at least 5 s | 10 s |
 //! | `keepalive_timeout` | how long such a probe may stay unanswered | 3 s |
@@ -44,7 +62,8 @@
 //! | `user` | who to authenticate as, if it is not before the hosts; needs `password` | nobody |
 //!
 //! A duration is a number with `ms`, `s`, `m` or `h` after it; a number alone is seconds. With `mem:`
-//! there are `holder`, `namespace`, `timeout` and `ttl`. Files are read when the address is.
+//! there are `holder`, `namespace`, `timeout` and `ttl`; with `unix:` and `local:` all but those of TLS.
+//! Files are read when the address is.
 
 use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -56,6 +75,8 @@ use crate::{Error, ErrorKind, Result, Runtime, duration};
 
 #[cfg_attr(not(feature = "etcd"), path = "connect/no_cluster.rs")]
 mod cluster;
+#[cfg_attr(not(feature = "etcd"), path = "connect/no_socket.rs")]
+mod socket;
 mod url;
 
 /// Where a client connects to, and how.

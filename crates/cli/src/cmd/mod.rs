@@ -4,6 +4,7 @@ mod compact;
 mod config;
 mod delete;
 mod demo;
+pub(crate) mod dev;
 mod elect;
 mod get;
 mod health;
@@ -43,6 +44,7 @@ pub(crate) async fn run(
         Verb::Config(command) => config::run(client, out, command).await,
         Verb::Delete(args) => delete::run(client, out, args).await,
         Verb::Demo => demo::run(client, out).await,
+        Verb::Dev(args) => Ok(dev::run(args)),
         Verb::Discover(args) => services::discover(client, out, args).await,
         Verb::Elect(args) => elect::run(client, out, args).await,
         Verb::Get(args) => get::run(client, out, args).await,

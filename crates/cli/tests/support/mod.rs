@@ -27,6 +27,7 @@ pub fn quorate() -> Command {
         "ETCDCTL_KEY",
         "ETCDCTL_USER",
         "ETCDCTL_PASSWORD",
+        "QUORATE_BIN",
     ] {
         command.env_remove(variable);
     }

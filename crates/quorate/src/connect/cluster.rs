@@ -20,12 +20,23 @@ pub(super) fn parse(hosts: &str, query: &mut Query) -> Result<ConnectOptions> {
         path,
     } = Hosts::parse(hosts, query)?;
     let tls = tls(scheme, query)?;
-    let mut etcd = EtcdOptions {
+    let etcd = EtcdOptions {
         endpoints: endpoints(&addresses, tls.is_some()),
-        user: self::user(user, query)?,
         tls,
         ..EtcdOptions::default()
     };
+    let mut options = connection(etcd, user, query)?;
+    options.namespace = namespace_prefix(path);
+    Ok(options)
+}
+
+/// Reads what the options say of every connection over gRPC.
+pub(super) fn connection(
+    mut etcd: EtcdOptions,
+    user: Option<User>,
+    query: &mut Query,
+) -> Result<ConnectOptions> {
+    etcd.user = self::user(user, query)?;
     for (name, field) in [
         ("attempt_timeout", &mut etcd.attempt_timeout),
         ("connect_timeout", &mut etcd.connect_timeout),
@@ -41,9 +52,7 @@ pub(super) fn parse(hosts: &str, query: &mut Query) -> Result<ConnectOptions> {
             "servers refuse a keepalive_interval below 5s: write 5s or more",
         ));
     }
-    let mut options = ConnectOptions::from(etcd);
-    options.namespace = namespace_prefix(path);
-    Ok(options)
+    Ok(ConnectOptions::from(etcd))
 }
 
 /// A cluster from hosts that may have a port, and the port of those that have none.
@@ -88,7 +97,8 @@ impl Scheme {
             "http" => Ok(Self::Http),
             "https" => Ok(Self::Https),
             _ => Err(invalid(
-                "the schemes are etcd://, http://, https:// and mem:, the same for all hosts",
+                "the schemes are etcd://, http:// and https://, the same for all hosts; and local:, \
+                 mem: and unix:",
             )),
         }
     }

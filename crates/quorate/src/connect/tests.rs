@@ -102,7 +102,7 @@ fn numbers_that_cannot_work_are_refused() {
 #[cfg(not(feature = "etcd"))]
 #[test]
 fn clusters_are_unsupported_without_the_feature() {
-    for address in ["etcd://a", "http://a", "a:2379"] {
+    for address in ["etcd://a", "http://a", "a:2379", "unix:/a", "local:a"] {
         let error = ConnectOptions::parse(address).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
@@ -144,6 +144,10 @@ proptest! {
 fn part() -> impl Strategy<Value = String> {
     const PARTS: &[&str] = &[
         "mem:",
+        "local:",
+        "unix:",
+        "/run/a",
+        "..",
         "etcd://",
         "http://",
         "https://",
@@ -348,7 +352,7 @@ mod clusters {
             ("[::1]2379", "a port is a number"),
             ("a b!c", "letters, digits"),
             ("b\u{fc}cher", "letters, digits"),
-            ("ftp://a", "etcd://, http://, https:// and mem:"),
+            ("ftp://a", "etcd://, http:// and https://"),
             ("http://a,https://b", "the scheme of the first"),
             ("a,http://b", "the scheme of the first"),
             ("a/x,b", "the namespace stands once, after the last host"),
@@ -379,6 +383,69 @@ mod clusters {
             ("a?ca=/dev/zero", "no PEM file"),
             ("a?keepalive_interval=4s", "5s or more"),
             ("a?connect_timeout=0", "is zero"),
+        ] {
+            let message = refusal(address);
+            assert!(message.contains(hint), "{address}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_socket_is_named_by_its_path() {
+        for (address, endpoint) in [
+            ("unix:/run/etcd", "unix:///run/etcd"),
+            ("UNIX:///run/etcd", "unix:///run/etcd"),
+            ("unix:/a%20b%2Cc%3Fd?ttl=3s", "unix:///a b,c?d"),
+        ] {
+            assert_eq!(etcd(address).endpoints, [endpoint], "{address}");
+        }
+        let options = parse("unix:/run/etcd?namespace=n&user=u&password=p&attempt_timeout=2s");
+        assert_eq!(options.namespace, "n/");
+        let Target::Etcd(etcd) = options.target else {
+            panic!("it is served by etcd");
+        };
+        assert_eq!(etcd.user.unwrap().name, "u");
+        assert_eq!(etcd.attempt_timeout, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_local_server_is_named_by_its_name() {
+        for (address, endpoint) in [
+            ("local:", "local:"),
+            (" Local:ci-7.a_b ", "local:ci-7.a_b"),
+            ("local:2379", "local:2379"),
+            ("local:a%2Db?namespace=n", "local:a-b"),
+        ] {
+            assert_eq!(etcd(address).endpoints, [endpoint], "{address}");
+        }
+        assert_eq!(
+            etcd("local:?connect_timeout=2s").connect_timeout,
+            Duration::from_secs(2)
+        );
+        assert_eq!(etcd("etcd://local").endpoints, ["http://local:2379"]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_server_on_this_machine_is_said() {
+        let long = format!("unix:/{}", "a".repeat(120));
+        for (address, hint) in [
+            ("unix:", "names no socket"),
+            ("unix:///", "names no socket"),
+            ("unix://host/a", "a host has no place in it"),
+            ("unix:/a,unix:/b", "takes one path"),
+            ("unix:/a%00", "zero byte"),
+            ("unix:/a%ff", "UTF-8"),
+            (&*long, "longer than"),
+            ("unix:/a?tls=system", "option tls is for hosts"),
+            ("unix:/a?ca=/x", "option ca is for hosts"),
+            ("unix:/a?user=u", "needs option password"),
+            ("unix:/a?keepalive_interval=4s", "5s or more"),
+            ("local", "etcd://local"),
+            ("local://", "without slashes"),
+            ("local:a/b", "local:NAME?namespace=..."),
+            ("local:..", "begins with no dot"),
+            ("local:a%2Fb", "letters, digits"),
+            ("local:a,b", "letters, digits"),
+            ("local:?key=x", "option key is for hosts"),
         ] {
             let message = refusal(address);
             assert!(message.contains(hint), "{address}: {message}");

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use percent_encoding::percent_decode_str;
 
-use super::{ConnectOptions, Target, cluster, invalid, namespace_prefix};
+use super::{ConnectOptions, Target, cluster, invalid, namespace_prefix, socket};
 use crate::{Result, duration::parse_duration};
 
 pub(super) fn parse(address: &str) -> Result<ConnectOptions> {
@@ -22,15 +22,26 @@ pub(super) fn parse(address: &str) -> Result<ConnectOptions> {
         start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
     };
     if hosts.is_empty() {
-        return Err(invalid("it is empty: write mem: or etcd://host:2379"));
+        return Err(invalid(
+            "it is empty: write etcd://host:2379, local: or mem:",
+        ));
     }
     if hosts.eq_ignore_ascii_case("mem") {
         return Err(invalid(
             "write mem: for a store in memory, etcd://mem for a host mem",
         ));
     }
+    if hosts.eq_ignore_ascii_case("local") {
+        return Err(invalid(
+            "write local: for a server that is started here, etcd://local for a host local",
+        ));
+    }
     let mut options = if has_scheme("mem:") {
         ConnectOptions::with_target(memory(&hosts["mem:".len()..])?)
+    } else if has_scheme("local:") {
+        socket::local(&hosts["local:".len()..], &mut query)?
+    } else if has_scheme("unix:") {
+        socket::unix(&hosts["unix:".len()..], &mut query)?
     } else {
         cluster::parse(hosts, &mut query)?
     };

@@ -66,7 +66,10 @@ impl Failure {
 
     /// No connection came about.
     pub(super) fn unreachable(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Unavailable, message, Remedy::Elsewhere)
+        Self {
+            is_of_connection: true,
+            ..Self::new(ErrorKind::Unavailable, message, Remedy::Elsewhere)
+        }
     }
 
     /// A request that was sent stayed unanswered.
@@ -146,7 +149,6 @@ impl Failure {
     /// A connection that failed: the request was sent unless the causes tell otherwise.
     fn of_transport(source: &(dyn StdError + 'static)) -> Self {
         let mut failure = Self::unreachable(root_cause(source));
-        failure.is_of_connection = true;
         let unconnected = causes(source).any(<dyn StdError>::is::<ConnectError>);
         // With these words hyper gives back a request that a dying connection has not taken, and with
         // these TLS tells that the server did not let the client in.
@@ -309,7 +311,7 @@ pub(super) fn root_cause(error: &(dyn StdError + 'static)) -> String {
 }
 
 /// An error and its causes, the innermost last.
-fn causes<'a>(
+pub(super) fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| {

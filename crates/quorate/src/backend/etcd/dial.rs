@@ -6,9 +6,10 @@ use quorate_wire::etcdserverpb::{StatusRequest, maintenance_client::MaintenanceC
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{
-    classify::{Failure, Remedy, root_cause},
+    classify::{Failure, root_cause},
+    local::Local,
     options::EtcdOptions,
-    tls,
+    socket, tls,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -23,12 +24,18 @@ pub(super) struct Dial {
     patience: Duration,
     /// TLS, without a certificate of the client's.
     anonymous: bool,
+    /// What to start if nobody listens.
+    local: Option<Local>,
 }
 
 impl Dial {
     /// Checks a URL and settles how its member is connected to.
     pub(super) fn new(url: &str, options: &EtcdOptions) -> Result<Self> {
-        let url = normalized(url)?;
+        let local = Local::of(url).transpose()?;
+        let url = match &local {
+            Some(local) => local.url(),
+            None => normalized(url)?,
+        };
         let bad =
             |why: String| Error::new(ErrorKind::InvalidArgument, format!("endpoint {url}: {why}"));
         let mut endpoint = Endpoint::from_shared(url.clone())
@@ -48,18 +55,23 @@ impl Dial {
                 .tls_config(config.timeout(options.connect_timeout))
                 .map_err(|error| bad(root_cause(&error)))?;
         } else if options.tls.is_some() {
-            return Err(bad(
-                "TLS is configured, and http:// would not use it".to_owned()
-            ));
+            let scheme = url.split_once("//").map_or("", |(scheme, _)| scheme);
+            return Err(bad(format!(
+                "TLS is configured, and {scheme}// would not use it"
+            )));
         }
         Ok(Self {
             endpoint,
-            patience: options.connect_timeout.min(options.attempt_timeout),
+            patience: match local {
+                Some(_) => options.connect_timeout,
+                None => options.connect_timeout.min(options.attempt_timeout),
+            },
             anonymous: secure
                 && options
                     .tls
                     .as_ref()
                     .is_none_or(|tls| tls.identity.is_none()),
+            local,
             url,
         })
     }
@@ -69,25 +81,39 @@ impl Dial {
     /// A member that hangs still accepts connections, and one that wants a certificate closes them only
     /// afterwards. Were a write the first to find out, nobody could tell what became of it.
     pub(super) async fn connect(&self) -> Result<Channel, Failure> {
+        let mut last = None;
         let connect = async {
-            let channel = self.endpoint.connect().await;
-            let channel = channel.map_err(|error| Failure::unreachable(root_cause(&error)))?;
-            // Any answer will do; this one needs neither a token nor a leader.
-            let asked = MaintenanceClient::new(channel.clone())
-                .status(StatusRequest {})
-                .await;
-            match asked.map_err(|status| Failure::of(&status)) {
-                Err(failure) if failure.is_of_connection => Err(self.explained(failure)),
-                Ok(_) | Err(_) => Ok(channel),
+            match &self.local {
+                Some(local) => local.connect(|| self.attempt(), &mut last).await,
+                None => self.attempt().await,
             }
         };
-        let silent = |_| {
-            let message = format!("no connection within {:?}", self.patience);
-            Err(Failure::unreachable(message))
-        };
-        tokio::time::timeout(self.patience, connect)
-            .await
-            .unwrap_or_else(silent)
+        if let Ok(connected) = tokio::time::timeout(self.patience, connect).await {
+            return connected;
+        }
+        let mut message = format!("no connection within {:?}", self.patience);
+        if let Some(last) = last {
+            message = format!("{message}: {}", last.message);
+        }
+        Err(Failure::unreachable(message))
+    }
+
+    async fn attempt(&self) -> Result<Channel, Failure> {
+        let channel = self.endpoint.connect().await.map_err(|error| {
+            let reason = match self.url.starts_with("unix:") {
+                true => socket::explained(&error),
+                false => root_cause(&error),
+            };
+            Failure::unreachable(reason)
+        })?;
+        // Any answer will do; this one needs neither a token nor a leader.
+        let asked = MaintenanceClient::new(channel.clone())
+            .status(StatusRequest {})
+            .await;
+        match asked.map_err(|status| Failure::of(&status)) {
+            Err(failure) if failure.is_of_connection => Err(self.explained(failure)),
+            Ok(_) | Err(_) => Ok(channel),
+        }
     }
 
     /// The failure of a connection that had come about, with the likely reason.
@@ -96,7 +122,7 @@ impl Dial {
             true => "; does the server want a client certificate?",
             false => "",
         };
-        Failure::new(failure.kind, failure.message + hint, Remedy::Elsewhere)
+        Failure::unreachable(failure.message + hint)
     }
 
     /// A connection that is made when it is used.
@@ -106,7 +132,7 @@ impl Dial {
     }
 }
 
-/// A URL as `scheme://host:port`.
+/// A URL as `scheme://host:port`, or `unix:///path`.
 pub(super) fn normalized(url: &str) -> Result<String> {
     let bad = |why: &str| {
         Error::new(
@@ -114,11 +140,14 @@ pub(super) fn normalized(url: &str) -> Result<String> {
             format!("endpoint {url:?}: {why}"),
         )
     };
+    if let Some(path) = socket::path_of(url) {
+        return path.and_then(socket::url_of).map_err(bad);
+    }
     let uri: Uri = url.parse().map_err(|_| bad("not a URL"))?;
     let scheme = uri
         .scheme_str()
         .filter(|scheme| ["http", "https"].contains(scheme));
-    let scheme = scheme.ok_or_else(|| bad("it must begin with http:// or https://"))?;
+    let scheme = scheme.ok_or_else(|| bad("it must begin with http://, https:// or unix:"))?;
     let authority = uri
         .authority()
         .filter(|authority| !authority.host().is_empty());
@@ -145,13 +174,19 @@ mod tests {
     #[test]
     fn an_endpoint_that_cannot_be_meant_is_refused_with_the_reason() {
         for (url, why) in [
-            ("127.0.0.1:2379", "must begin with http:// or https://"),
-            ("ftp://h:1", "must begin with http:// or https://"),
+            (
+                "127.0.0.1:2379",
+                "must begin with http://, https:// or unix:",
+            ),
+            ("ftp://h:1", "must begin with http://, https:// or unix:"),
             ("http://", "not a URL"),
             ("http://h:1/path", "must end after the port"),
             ("http://u:p@h:1", "belong elsewhere"),
             ("http://h:99999", "port"),
             ("http://h:", "port"),
+            ("unix:", "names no socket"),
+            ("unix://h/path", "a host has no place in it"),
+            ("local:a/b", "letters, digits"),
         ] {
             let error = Dial::new(url, &EtcdOptions::default())
                 .map(drop)

@@ -3,7 +3,9 @@
 //! # Layout
 //!
 //! - `options`: how to reach a cluster
-//! - `pool`: the members, one connection each; `dial`: how it is made; `tls`: how it is secured
+//! - `pool`: the members, one connection each; `dial`: how it is made; `tls`: how it is secured;
+//!   `socket`: members on sockets of this machine; `local`: one that is started when it is needed, and
+//!   `starter`: the program that does
 //! - `call`: one call, from member to member; `auth`: the tokens that it needs; `classify`: what its
 //!   failures mean
 //! - `watch`: opens watches; `mux` and `demux`: the stream that carries them, from either side;
@@ -22,11 +24,16 @@ mod convert;
 mod demux;
 mod dial;
 mod lease;
+#[cfg_attr(not(unix), path = "no_local.rs")]
+pub(crate) mod local;
 mod mux;
 mod options;
 mod pool;
 #[cfg(feature = "raw")]
 mod raw;
+pub(crate) mod socket;
+#[cfg(unix)]
+mod starter;
 mod tasks;
 mod tls;
 mod watch;

@@ -5,7 +5,9 @@ use std::{fmt, time::Duration};
 /// How to reach an etcd cluster, and how patient to be with it.
 #[derive(Clone, Debug)]
 pub struct EtcdOptions {
-    /// The members, as `http://host:port` or `https://host:port`; without a port it is 2379.
+    /// The members, as `http://host:port` or `https://host:port`; without a port it is 2379. A server
+    /// on this machine is `unix:///path/to/socket`, and one of this user that is started when it is
+    /// needed `local:NAME`.
     pub endpoints: Vec<String>,
     /// How to verify the members and prove oneself, for `https` alone; without it the system's
     /// authorities are trusted.
