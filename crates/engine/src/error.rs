@@ -51,6 +51,9 @@ pub enum Error {
     /// The time to live is out of etcd's bounds.
     #[error("etcdserver: too large lease TTL")]
     LeaseTtlTooLarge,
+    /// A password was given for a user who has none.
+    #[error("auth: authentication failed, password was given for no password user")]
+    NoPassword,
     /// The database is full.
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
@@ -121,6 +124,7 @@ impl Error {
             Self::LeaseNotFound,
             Self::LeaseProvided,
             Self::LeaseTtlTooLarge,
+            Self::NoPassword,
             Self::NoSpace,
             Self::PermissionDenied,
             Self::PermissionNotGiven,
