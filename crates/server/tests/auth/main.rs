@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // here a panic is a failed test
 
 #[path = "../../../quorate/tests/support/certificates.rs"]
-pub mod certificates;
+mod certificates;
 mod client;
 #[path = "../../../quorate/tests/support/etcd.rs"]
-pub mod etcd;
+mod etcd;
 mod etcdctl;
 mod ranges;
 mod subject;

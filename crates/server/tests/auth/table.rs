@@ -59,11 +59,14 @@ type Answer = (String, String, String);
 
 /// Compares what is comparable.
 fn compare(ours: &[Answer], etcd: &[Answer], is_alike: impl Fn(&str) -> bool) {
-    assert_eq!(ours.len(), etcd.len());
-    let different = ours
-        .iter()
-        .zip(etcd)
-        .filter(|(ours, etcd)| ours != etcd && is_alike(&etcd.1));
+    let alike = |answers: &[Answer]| -> Vec<Answer> {
+        let alike = answers.iter().filter(|(_, what, _)| is_alike(what));
+        alike.cloned().collect()
+    };
+    let (ours, etcd) = (alike(ours), alike(etcd));
+    assert!(ours.len() > 100 && ours.len() == etcd.len());
+    let pairs = ours.iter().zip(&etcd);
+    let different = pairs.filter(|(ours, etcd)| ours != etcd);
     let different: Vec<String> = different
         .map(|((who, what, ours), (_, _, etcd))| format!("{who}: {what}: {ours}, not {etcd}"))
         .collect();
@@ -122,16 +125,24 @@ async fn answers(subject: &Subject, is_old: bool) -> Vec<Answer> {
 
     let mut all = Vec::new();
     for (who, caller) in callers {
+        // It writes through to the disk, and takes its time.
+        if is_old && !["root", "both", "narrow", "nobody", "unknown"].contains(&who) {
+            continue;
+        }
         let mut asked = Asked {
             root: root.clone(),
             caller,
+            who,
             is_old,
             answers: Vec::new(),
         };
-        asked.keys().await;
-        asked.transactions().await;
-        asked.leases().await;
-        asked.watches().await;
+        // Whether a token is good is decided for all requests alike.
+        if !["admin", "malformed", "blank", "gateway", "bearer"].contains(&who) {
+            asked.keys().await;
+            asked.transactions().await;
+            asked.leases().await;
+            asked.watches().await;
+        }
         asked.maintenance().await;
         asked.members().await;
         asked.users().await;
@@ -146,6 +157,7 @@ async fn answers(subject: &Subject, is_old: bool) -> Vec<Answer> {
 struct Asked {
     root: Caller,
     caller: Caller,
+    who: &'static str,
     /// etcd 3.4 ends on some requests.
     is_old: bool,
     answers: Vec<(String, String)>,
@@ -534,20 +546,7 @@ impl Asked {
         );
         let answer = auth.auth_enable(it.request(pb::AuthEnableRequest {})).await;
         self.note("auth enable", told(answer));
-        for (name, password) in [
-            ("root", "root"),
-            ("reader", "wrong"),
-            ("absent", ""),
-            ("", ""),
-            ("none", "none"),
-            ("changed", "none"),
-            ("changed", ""),
-            ("bare", ""),
-        ] {
-            let answer = it.authenticate(name, password).await;
-            let answer = answer.map_or_else(|it| refusal(&it), |token| shape(&token));
-            self.note(format!("authenticate {name:?} {password:?}"), answer);
-        }
+        self.passwords().await;
         for name in ["root", "reader", "writer", "none", "absent", ""] {
             let name = name.to_owned();
             let request = pb::AuthUserGetRequest { name: name.clone() };
@@ -613,13 +612,16 @@ impl Asked {
                 hashed_password: hash.to_owned(),
             };
             let answer = auth.user_change_password(it.request(request)).await;
+            let is_changed = answer.is_ok();
             self.note(
                 format!("change password of {name} to {password:?}{hash}"),
                 told(answer),
             );
-            let answer = it.authenticate(name, password).await;
-            let answer = answer.map_or_else(|it| refusal(&it), |token| shape(&token));
-            self.note(format!("authenticate {name} with it"), answer);
+            if is_changed {
+                let answer = it.authenticate(name, password).await;
+                let answer = answer.map_or_else(|it| refusal(&it), |token| shape(&token));
+                self.note(format!("authenticate {name} with it"), answer);
+            }
         }
         for (user, role) in [
             ("new", "reader"),
@@ -648,6 +650,28 @@ impl Asked {
             };
             let answer = auth.user_delete(it.request(request)).await;
             self.note(format!("user delete {name}"), told(answer));
+        }
+    }
+
+    /// Who asks makes no difference, so a few callers ask for all.
+    async fn passwords(&mut self) {
+        if !["admin", "reader", "nobody", "unknown"].contains(&self.who) {
+            return;
+        }
+        let it = self.caller.clone();
+        for (name, password) in [
+            ("root", "root"),
+            ("reader", "wrong"),
+            ("absent", ""),
+            ("", ""),
+            ("none", "none"),
+            ("changed", "none"),
+            ("changed", ""),
+            ("bare", ""),
+        ] {
+            let answer = it.authenticate(name, password).await;
+            let answer = answer.map_or_else(|it| refusal(&it), |token| shape(&token));
+            self.note(format!("authenticate {name:?} {password:?}"), answer);
         }
     }
 
