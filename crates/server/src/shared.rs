@@ -60,7 +60,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a call after whatever is due, then wakes whom the changes concern.
+    /// Runs a call after whatever is due, then wakes whom the changes concern. It asks for nobody's
+    /// rights: handlers have [`answer`](Self::answer), and streams [`State::permit`].
     pub(crate) fn with<T>(&self, call: impl FnOnce(&mut State, Duration) -> T) -> T {
         let mut wakers = Vec::new();
         let (answer, sooner) = {
