@@ -91,7 +91,7 @@ fn change_books(store: &mut Store, what: u8, name: &str) -> Result<(), Error> {
         keys: KeyRange::prefix(name),
     };
     match what {
-        0 => books.add_user("root"),
+        0 => books.add_user("root", Password::None),
         1 => books.grant_role("root", "root"),
         2 => books.add_role(name),
         3 => books.grant(name, permission),

@@ -227,7 +227,7 @@ impl From<quorate_engine::Error> for Error {
                 Self::new(ErrorKind::AlreadyExists, message)
             }
             Refusal::NoSpace => Self::new(ErrorKind::Unavailable, message),
-            Refusal::AuthenticationFailed | Refusal::InvalidToken => {
+            Refusal::AuthenticationFailed | Refusal::InvalidToken | Refusal::NoPassword => {
                 Self::new(ErrorKind::Unauthenticated, message)
             }
             Refusal::PermissionDenied => Self::new(ErrorKind::PermissionDenied, message),

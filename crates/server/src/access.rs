@@ -153,3 +153,77 @@ impl Asked<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_engine::{Password, Permission};
+    use tonic::Request;
+
+    use super::*;
+    use crate::{caller::CommonName, shared::Shared};
+
+    const NOW: Duration = Duration::ZERO;
+
+    /// What is answered to the holder of a certificate.
+    fn ask(name: &str, gateway: bool, need: Need<'_>) -> Result<(), Error> {
+        let shared = Shared::new(String::new(), NOW);
+        let mut state = shared.lock();
+        let auth = state.store.auth_mut();
+        for (user, role) in [("root", "root"), ("ada", "r")] {
+            let _ = auth.add_role(role);
+            auth.add_user(user, Password::None).expect("a new name");
+            auth.grant_role(user, role).expect("both exist");
+        }
+        let (kind, keys) = (PermissionKind::Read, KeyRange::key("k"));
+        auth.grant("r", Permission { kind, keys })
+            .expect("a good range");
+        auth.enable().expect("root is root");
+
+        let mut request = Request::new(());
+        request.extensions_mut().insert(CommonName(name.to_owned()));
+        if gateway {
+            let value = "text/plain".parse().expect("a value");
+            request.metadata_mut().insert("grpcgateway-accept", value);
+        }
+        let (caller, ()) = Caller::part(request);
+        state.permit(NOW, &caller, need)
+    }
+
+    #[test]
+    fn the_name_in_a_certificate_is_that_of_the_user() {
+        let (k, l) = (KeyRange::key("k"), KeyRange::key("l"));
+        assert_eq!(ask("root", false, Need::Root), Ok(()));
+        assert_eq!(ask("ada", false, Need::Read(&k)), Ok(()));
+        let denied = Err(Error::PermissionDenied);
+        assert_eq!(ask("ada", false, Need::Read(&l)), denied);
+        assert_eq!(ask("ada", false, Need::Root), denied);
+        assert_eq!(ask("bob", false, Need::Read(&k)), denied);
+        assert_eq!(ask("bob", false, Need::Root), Err(Error::UserNotFound));
+        assert_eq!(ask("", false, Need::Root), Err(Error::UserNameEmpty));
+        assert_eq!(ask("root", true, Need::Root), Err(Error::UserNameEmpty));
+    }
+
+    #[test]
+    fn a_token_goes_before_a_certificate() {
+        let shared = Shared::new(String::new(), NOW);
+        let mut state = shared.lock();
+        let auth = state.store.auth_mut();
+        auth.add_user("root", Password::None).expect("a new name");
+        auth.grant_role("root", "root").expect("it exists");
+        auth.enable().expect("root is root");
+        let caller = Caller {
+            token: Some("nonsense".to_owned()),
+            common_name: Some("root".to_owned()),
+        };
+        let refused = state.permit(NOW, &caller, Need::Nothing);
+        assert_eq!(refused, Err(Error::InvalidToken));
+        let token = state.tokens.issue("ada", "letters", NOW);
+        let caller = Caller {
+            token: Some(token),
+            ..caller
+        };
+        assert_eq!(state.permit(NOW, &caller, Need::User), Ok(()));
+        let refused = state.permit(NOW, &caller, Need::Root);
+        assert_eq!(refused, Err(Error::UserNotFound));
+    }
+}

@@ -210,7 +210,7 @@ impl Auth for AuthService {
             let hash = match (hash, &user.password) {
                 (Some(hash), _) => hash,
                 (None, Password::None) => Bytes::new(),
-                (None, Password::Hash(_)) => return Err(Error::AuthenticationFailed),
+                (None, Password::Hash(_)) => return Err(Error::NoPassword),
             };
             books.change_password(&request.name, hash)?;
             state.tokens.end(&request.name);

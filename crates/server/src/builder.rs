@@ -75,8 +75,8 @@ impl Builder {
         self
     }
 
-    /// Allows to listen where other machines reach the server. It asks nobody for a password, so
-    /// whoever reaches it can read and write everything.
+    /// Allows to listen where other machines reach the server. Until authentication is enabled
+    /// it asks nobody for a password, so whoever reaches it can read and write everything.
     #[must_use]
     pub const fn allow_remote(mut self) -> Self {
         self.allow_remote = true;

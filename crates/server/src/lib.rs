@@ -25,8 +25,7 @@
 //! - what it can tell of the store itself: see the crate `quorate-engine`
 //! - a watch without an end needs the right to read all that it tells; a real etcd is content with
 //!   the right to read its first key
-//! - all tokens end with the server; and they are etcd's simple ones, which are in no need to be
-//!   exchanged when users and roles change
+//! - tokens are etcd's simple ones, never JWT, and all of them end with the server
 //! - there is one member, and there will be no other
 //! - the services Lock and Election answer "unimplemented"
 //! - a request for progress is answered even on a stream without watches, and after all that there

@@ -40,9 +40,7 @@ impl Hasher {
     /// Refuses what does not fit a user's password.
     pub(crate) async fn verify(&self, given: String, password: Password) -> Result<(), Status> {
         let Password::Hash(hash) = password else {
-            // etcd has no words of gRPC for it.
-            let text = "auth: authentication failed, password was given for no password user";
-            return Err(Status::unknown(text));
+            return Err(refused(Error::NoPassword));
         };
         let fits = move || {
             let hash = std::str::from_utf8(&hash).ok();

@@ -98,7 +98,8 @@ impl Shared {
 
     /// Runs a call after whatever is due, then wakes whom the changes concern. Nobody may hear of
     /// what it returns until its position is [durable](Shared::durable), refusals included: after a
-    /// crash it would never have been.
+    /// crash it would never have been. It asks for nobody's rights: handlers have
+    /// [`answer`](Self::answer), and streams [`State::permit`].
     pub(crate) fn look<T>(&self, call: impl FnOnce(&mut State, Duration) -> T) -> (T, Position) {
         let mut wakers = Vec::new();
         let (answer, seen, sooner) = {

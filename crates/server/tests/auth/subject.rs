@@ -176,6 +176,17 @@ impl Caller {
         let granted = auth.role_grant_permission(self.request(request)).await;
         granted.map(drop)
     }
+
+    pub async fn forbid(&self, role: &str, key: &[u8], end: &[u8]) -> Result<(), Status> {
+        let request = pb::AuthRoleRevokePermissionRequest {
+            role: role.to_owned(),
+            key: key.to_vec().into(),
+            range_end: end.to_vec().into(),
+        };
+        let mut auth = AuthClient::new(self.channel.clone());
+        let revoked = auth.role_revoke_permission(self.request(request)).await;
+        revoked.map(drop)
+    }
 }
 
 /// An answer as it is compared: the code and text of a refusal, or that there was none.
@@ -188,4 +199,11 @@ pub fn told<T>(answer: Result<Response<T>, Status>) -> String {
 
 pub fn refusal(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
+}
+
+/// Runs one body on our server and on a real etcd, the newest there is, and returns what each told.
+pub async fn on_both<T>(body: impl AsyncFn(Subject) -> T) -> (T, T) {
+    let program = etcd::server_35().unwrap_or_else(etcd::server);
+    let (ours, etcd) = (Subject::ours().await, Subject::etcd(program).await);
+    tokio::join!(body(ours), body(etcd))
 }

@@ -21,20 +21,60 @@ const OPEN_LEASE: i64 = 101;
 const CLOSED_LEASE: i64 = 102;
 
 #[tokio::test]
-async fn every_caller_gets_etcd_s_answers() {
-    let ours = answers(&Subject::ours().await).await;
-    let etcd = answers(&Subject::etcd(etcd::server_35().unwrap_or_else(etcd::server)).await).await;
-    if std::env::var_os("PROBE").is_some() {
-        for (who, what, answer) in &etcd {
-            println!("{who:10} {what:34} {answer}");
-        }
-    }
-    let differences: Vec<_> = ours.iter().zip(&etcd).filter(|(a, b)| a != b).collect();
-    assert!(differences.is_empty(), "{differences:#?}");
+async fn every_caller_gets_the_answers_of_etcd_3_5() {
+    let Some(program) = etcd::server_35() else {
+        return;
+    };
+    let (ours, etcd) = (Subject::ours().await, Subject::etcd(program).await);
+    let (ours, etcd) = tokio::join!(answers(&ours, false), answers(&etcd, false));
+    // A watch without an end is granted there to who may read its first key.
+    compare(&ours, &etcd, |what| !what.starts_with("watch b..\\x00"));
+}
+
+#[tokio::test]
+async fn every_caller_gets_the_answers_of_etcd_3_4_about_keys_and_roles() {
+    let (ours, etcd) = (Subject::ours().await, Subject::etcd(etcd::server()).await);
+    let (ours, etcd) = tokio::join!(answers(&ours, true), answers(&etcd, true));
+    // What is not here was left open to everybody, and has been closed since.
+    let closed = [
+        "delete",
+        "grant",
+        "put \"",
+        "range",
+        "revoke",
+        "role get",
+        "serializable",
+        "txn compare",
+        "txn else",
+        "txn then",
+        "user get",
+    ];
+    compare(&ours, &etcd, |what| {
+        closed.iter().any(|begin| what.starts_with(begin))
+    });
+}
+
+/// Who asked, what, and what was the answer.
+type Answer = (String, String, String);
+
+/// Compares what is comparable.
+fn compare(ours: &[Answer], etcd: &[Answer], is_alike: impl Fn(&str) -> bool) {
+    let alike = |answers: &[Answer]| -> Vec<Answer> {
+        let alike = answers.iter().filter(|(_, what, _)| is_alike(what));
+        alike.cloned().collect()
+    };
+    let (ours, etcd) = (alike(ours), alike(etcd));
+    assert!(ours.len() > 100 && ours.len() == etcd.len());
+    let pairs = ours.iter().zip(&etcd);
+    let different = pairs.filter(|(ours, etcd)| ours != etcd);
+    let different: Vec<String> = different
+        .map(|((who, what, ours), (_, _, etcd))| format!("{who}: {what}: {ours}, not {etcd}"))
+        .collect();
+    assert!(different.is_empty(), "{}", different.join("\n"));
 }
 
 /// What each caller is told.
-async fn answers(subject: &Subject) -> Vec<(String, String, String)> {
+async fn answers(subject: &Subject, is_old: bool) -> Vec<Answer> {
     let nobody = subject.nobody().await;
     nobody.add_role("reader", &[(Read, b"a", b"c")]).await;
     nobody.add_role("writer", &[(Write, b"a", b"c")]).await;
@@ -85,15 +125,24 @@ async fn answers(subject: &Subject) -> Vec<(String, String, String)> {
 
     let mut all = Vec::new();
     for (who, caller) in callers {
+        // It writes through to the disk, and takes its time.
+        if is_old && !["root", "both", "narrow", "nobody", "unknown"].contains(&who) {
+            continue;
+        }
         let mut asked = Asked {
             root: root.clone(),
             caller,
+            who,
+            is_old,
             answers: Vec::new(),
         };
-        asked.keys().await;
-        asked.transactions().await;
-        asked.leases().await;
-        asked.watches().await;
+        // Whether a token is good is decided for all requests alike.
+        if !["admin", "malformed", "blank", "gateway", "bearer"].contains(&who) {
+            asked.keys().await;
+            asked.transactions().await;
+            asked.leases().await;
+            asked.watches().await;
+        }
         asked.maintenance().await;
         asked.members().await;
         asked.users().await;
@@ -108,6 +157,9 @@ async fn answers(subject: &Subject) -> Vec<(String, String, String)> {
 struct Asked {
     root: Caller,
     caller: Caller,
+    who: &'static str,
+    /// etcd 3.4 ends on some requests.
+    is_old: bool,
     answers: Vec<(String, String)>,
 }
 
@@ -229,15 +281,15 @@ impl Asked {
         let empty = || txn(vec![], vec![], vec![]);
         let cases = [
             ("nothing", empty()),
-            ("compare b", txn(vec![compare(b"b", b"")], vec![], vec![])),
-            ("compare z", txn(vec![compare(b"z", b"")], vec![], vec![])),
+            ("compare b", txn(vec![condition(b"b", b"")], vec![], vec![])),
+            ("compare z", txn(vec![condition(b"z", b"")], vec![], vec![])),
             (
                 "compare b..c",
-                txn(vec![compare(b"b", b"c")], vec![], vec![]),
+                txn(vec![condition(b"b", b"c")], vec![], vec![]),
             ),
             (
                 "compare b..c0",
-                txn(vec![compare(b"b", b"c0")], vec![], vec![]),
+                txn(vec![condition(b"b", b"c0")], vec![], vec![]),
             ),
             ("then read b", txn(vec![], vec![read(b"b")], vec![])),
             ("then read z", txn(vec![], vec![read(b"z")], vec![])),
@@ -292,7 +344,7 @@ impl Asked {
                 "inner compare z",
                 txn(
                     vec![],
-                    vec![inner(txn(vec![compare(b"z", b"")], vec![], vec![]))],
+                    vec![inner(txn(vec![condition(b"z", b"")], vec![], vec![]))],
                     vec![],
                 ),
             ),
@@ -466,9 +518,9 @@ impl Asked {
         let answer = told(client.member_promote(it.request(request)).await);
         self.note("member promote", unserved(answer));
         // A member that came to a real etcd would be in the way.
-        let request = pb::AuthStatusRequest {};
+        let request = pb::AuthUserListRequest {};
         let mut auth = AuthClient::new(it.channel.clone());
-        if auth.auth_status(it.request(request)).await.is_err() {
+        if auth.user_list(it.request(request)).await.is_err() {
             let request = pb::MemberAddRequest {
                 peer_ur_ls: vec!["http://127.0.0.1:1".to_owned()],
                 is_learner: true,
@@ -494,20 +546,7 @@ impl Asked {
         );
         let answer = auth.auth_enable(it.request(pb::AuthEnableRequest {})).await;
         self.note("auth enable", told(answer));
-        for (name, password) in [
-            ("root", "root"),
-            ("reader", "wrong"),
-            ("absent", ""),
-            ("", ""),
-            ("none", "none"),
-            ("changed", "none"),
-            ("changed", ""),
-            ("bare", ""),
-        ] {
-            let answer = it.authenticate(name, password).await;
-            let answer = answer.map_or_else(|it| refusal(&it), |token| shape(&token));
-            self.note(format!("authenticate {name:?} {password:?}"), answer);
-        }
+        self.passwords().await;
         for name in ["root", "reader", "writer", "none", "absent", ""] {
             let name = name.to_owned();
             let request = pb::AuthUserGetRequest { name: name.clone() };
@@ -573,13 +612,16 @@ impl Asked {
                 hashed_password: hash.to_owned(),
             };
             let answer = auth.user_change_password(it.request(request)).await;
+            let is_changed = answer.is_ok();
             self.note(
                 format!("change password of {name} to {password:?}{hash}"),
                 told(answer),
             );
-            let answer = it.authenticate(name, password).await;
-            let answer = answer.map_or_else(|it| refusal(&it), |token| shape(&token));
-            self.note(format!("authenticate {name} with it"), answer);
+            if is_changed {
+                let answer = it.authenticate(name, password).await;
+                let answer = answer.map_or_else(|it| refusal(&it), |token| shape(&token));
+                self.note(format!("authenticate {name} with it"), answer);
+            }
         }
         for (user, role) in [
             ("new", "reader"),
@@ -608,6 +650,28 @@ impl Asked {
             };
             let answer = auth.user_delete(it.request(request)).await;
             self.note(format!("user delete {name}"), told(answer));
+        }
+    }
+
+    /// Who asks makes no difference, so a few callers ask for all.
+    async fn passwords(&mut self) {
+        if !["admin", "reader", "nobody", "unknown"].contains(&self.who) {
+            return;
+        }
+        let it = self.caller.clone();
+        for (name, password) in [
+            ("root", "root"),
+            ("reader", "wrong"),
+            ("absent", ""),
+            ("", ""),
+            ("none", "none"),
+            ("changed", "none"),
+            ("changed", ""),
+            ("bare", ""),
+        ] {
+            let answer = it.authenticate(name, password).await;
+            let answer = answer.map_or_else(|it| refusal(&it), |token| shape(&token));
+            self.note(format!("authenticate {name:?} {password:?}"), answer);
         }
     }
 
@@ -663,8 +727,10 @@ impl Asked {
             name: "new".to_owned(),
             perm: None,
         };
-        let answer = auth.role_grant_permission(it.request(request)).await;
-        self.note("permit nothing", told(answer));
+        if !self.is_old {
+            let answer = auth.role_grant_permission(it.request(request)).await;
+            self.note("permit nothing", told(answer));
+        }
         for role in ["new", "new", "absent"] {
             let request = pb::AuthRoleRevokePermissionRequest {
                 role: role.to_owned(),
@@ -752,7 +818,7 @@ fn delete(key: &[u8], end: &[u8]) -> pb::DeleteRangeRequest {
 }
 
 /// A condition that holds.
-fn compare(key: &[u8], end: &[u8]) -> pb::Compare {
+fn condition(key: &[u8], end: &[u8]) -> pb::Compare {
     pb::Compare {
         result: pb::compare::CompareResult::NotEqual.into(),
         target: pb::compare::CompareTarget::Version.into(),

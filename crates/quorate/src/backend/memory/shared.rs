@@ -313,7 +313,7 @@ impl State {
             AuthRequest::RoleAdd { name } => auth.add_role(&name)?,
             AuthRequest::RoleDelete { name } => auth.delete_role(&name)?,
             AuthRequest::RolePermissions { name } => {
-                return Ok(AuthResponse::Permissions(auth.permissions(&name)?));
+                return Ok(AuthResponse::Permissions(auth.permissions(&name)?.to_vec()));
             }
             AuthRequest::RoleList => return Ok(names(&mut auth.roles())),
             AuthRequest::RoleGrant { name, permission } => auth.grant(&name, permission)?,
