@@ -41,8 +41,11 @@
 //! - `address`: where it listens, and what it says of that
 //! - `listener`, `unix`: ports and Unix sockets
 //! - `connection`: connections, which end with the server
+//! - `tls`: how the server proves itself, and who its clients are
 //! - `authority`: requests that HTTP/2 in Rust refuses, and Go's does not
 //! - `idle`: when nobody needs the server
+//! - `control`: what makes the server misbehave, for tests
+//! - `cut`: streams and connections that can be cut
 //! - `shared`: the store behind its lock, and the task that expires its leases
 //! - `watches`: all watches, and whom a change concerns
 //! - `kv`, `lease`, `watch`, `cluster`, `maintenance`, `auth`, `recipes`: one gRPC service each, and
@@ -60,7 +63,9 @@ mod authority;
 mod builder;
 mod cluster;
 mod connection;
+mod control;
 mod convert;
+mod cut;
 mod error;
 mod idle;
 mod kv;
@@ -72,11 +77,14 @@ mod recipes;
 mod server;
 mod shared;
 mod status;
+mod tls;
 #[cfg(unix)]
 mod unix;
 mod watch;
 mod watches;
 
 pub use builder::Builder;
+pub use control::{Control, Replies};
 pub use error::{Error, Result};
 pub use server::Server;
+pub use tls::Tls;
