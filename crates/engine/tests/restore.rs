@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use quorate_engine::{
-    Error, KeyRange, LeaseId, Op, Permission, PermissionKind, Put, Range, Record, Restored,
-    Revision, Store, Txn, WatchBatch, WatchRequest, Watcher,
+    Error, KeyRange, LeaseId, Op, Password, Permission, PermissionKind, Put, Range, Record,
+    Restored, Revision, Store, Txn, WatchBatch, WatchRequest, Watcher,
 };
 
 const TTL: Duration = Duration::from_secs(5);

@@ -160,7 +160,7 @@ mod tests {
     use tonic::Request;
 
     use super::*;
-    use crate::{caller::CommonName, shared::Shared};
+    use crate::{shared::Shared, tls::CommonName};
 
     const NOW: Duration = Duration::ZERO;
 

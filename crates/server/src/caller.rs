@@ -2,16 +2,13 @@
 
 use tonic::{Request, metadata::MetadataMap};
 
+use crate::tls::CommonName;
+
 /// Where a token is looked for: as clients of gRPC send it, else as those of the JSON gateway do.
 const TOKEN_FIELDS: [&str; 2] = ["token", "authorization"];
 
 /// What a gateway leaves in the requests that it passes on.
 const GATEWAY_FIELD: &str = "grpcgateway-accept";
-
-/// The common name in the certificate of the client: the extension of a request that came over a
-/// connection whose certificate was verified.
-#[derive(Clone, Debug)]
-pub(crate) struct CommonName(pub(crate) String);
 
 /// What a request tells of who sent it. Whether that is true is for
 /// [`State::permit`](crate::shared::State::permit) to find out.

@@ -35,12 +35,6 @@
 //!   some of them, and ends on others
 //! - a stream of watches answers with its headers at once, a real etcd with its first message
 //!
-//! Requests whose `:authority` is no authority are refused before they get here, with a stream that
-//! ends in PROTOCOL_ERROR: Go's HTTP/2 lets them pass, and Rust's does not. Go clients send such ones
-//! in two cases. For `endpoint status`, `endpoint hashkv` and `defrag` etcdctl 3.4 needs an endpoint
-//! without `http://`, as [`Server::addr`] is; and the library's 3.5.0, and releases up to 3.5.9 with
-//! several endpoints, send a list where the authority should be.
-//!
 //! # Layout
 //!
 //! - `server`: [`Server`], the entry
@@ -48,7 +42,11 @@
 //! - `address`: where it listens, and what it says of that
 //! - `listener`, `unix`: ports and Unix sockets
 //! - `connection`: connections, which end with the server
+//! - `tls`: how the server proves itself, and who its clients are
+//! - `authority`: requests that HTTP/2 in Rust refuses, and Go's does not
 //! - `idle`: when nobody needs the server
+//! - `control`: what makes the server misbehave, for tests
+//! - `cut`: streams and connections that can be cut
 //! - `shared`: the store behind its lock, and the task that expires its leases
 //! - `journal`: what makes writes survive: the queue to the thread that writes, the database
 //! - `watches`: all watches, and whom a change concerns
@@ -67,13 +65,16 @@
 mod access;
 mod address;
 mod auth;
+mod authority;
 mod bolt;
 mod builder;
 mod caller;
 mod calls;
 mod cluster;
 mod connection;
+mod control;
 mod convert;
+mod cut;
 mod error;
 mod gateway;
 mod health;
@@ -93,6 +94,7 @@ mod server;
 mod shared;
 mod snapshot;
 mod status;
+mod tls;
 mod token;
 #[cfg(unix)]
 mod unix;
@@ -100,5 +102,7 @@ mod watch;
 mod watches;
 
 pub use builder::Builder;
+pub use control::{Control, Replies};
 pub use error::{Error, Result};
 pub use server::Server;
+pub use tls::Tls;
