@@ -20,8 +20,8 @@ use tonic::service::Routes;
 
 use crate::{
     Builder, Result, auth::AuthService, cluster::ClusterService, connection::Connection,
-    kv::KvService, lease::LeaseService, maintenance::MaintenanceService, plain, recipes::Unserved,
-    shared::Shared, watch::WatchService,
+    election::ElectionService, kv::KvService, lease::LeaseService, lock::LockService,
+    maintenance::MaintenanceService, plain, shared::Shared, watch::WatchService,
 };
 
 /// The largest message that is read: etcd's limit of a request, and its allowance for what gRPC adds.
@@ -112,10 +112,10 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
         Routes::default(),
         AuthServer(AuthService::new(shared)),
         ClusterServer(ClusterService::new(shared)),
-        ElectionServer(Unserved),
+        ElectionServer(ElectionService::new(shared)),
         KvServer(KvService::new(shared)),
         LeaseServer(LeaseService::new(shared)),
-        LockServer(Unserved),
+        LockServer(LockService::new(shared)),
         MaintenanceServer(MaintenanceService::new(shared)),
         WatchServer(WatchService::new(shared)),
     };
