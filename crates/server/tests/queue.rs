@@ -506,7 +506,7 @@ async fn schedule(client: &Client, mut random: fastrand::Rng, round: u64) {
             .expect("it hangs")
             .unwrap();
     }
-    let order = &holds.lock().unwrap().order;
+    let order = holds.lock().unwrap().order.clone();
     assert!(order.is_sorted() && order.len() > 20, "{order:?}");
     assert!(client.queue(&name).await.1.is_empty());
 }
