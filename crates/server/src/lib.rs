@@ -20,6 +20,16 @@
 //! # }
 //! ```
 //!
+//! What has no gRPC asks by JSON, at the paths of etcd's gateway on the same port:
+//!
+//! ```text
+//! $ curl http://127.0.0.1:2379/v3/kv/put -d '{"key": "Z3JlZXRpbmc=", "value": "aGVsbG8="}'
+//! {"header":{"cluster_id":"42","member_id":"7","revision":"2","raft_term":"2"}}
+//! ```
+//!
+//! Keys and values are in base64, long numbers are strings, and defaults are left out. Streams are
+//! objects in a line each. `/health`, `/livez`, `/readyz`, `/version` and `/metrics` are etcd's, too.
+//!
 //! # What a client can tell from a real etcd
 //!
 //! - what it can tell of the store itself: see the crate `quorate-engine`
@@ -27,7 +37,15 @@
 //!   the right to read its first key
 //! - tokens are etcd's simple ones, never JWT, and all of them end with the server
 //! - there is one member, and there will be no other
-//! - the services Lock and Election answer "unimplemented"
+//! - the services Lock and Election tell nobody that he holds or leads whose key is gone, as a lease
+//!   that ended while its holder waited; etcd tells so whoever campaigns, and 3.4 whoever locks. They
+//!   tell it at once rather than in turn, and leave no lease behind of a wait that was given up
+//! - calls that wait by the same lease have one place, which lasts until the last of them goes
+//! - a refused observer is told so; in etcd the stream just ends
+//! - the gateway reads requests while it answers them, over HTTP/1.1 too; tells what is wrong with
+//!   JSON within a stream, where etcd 3.5 ends the stream in silence; and reads no message of more
+//!   than 4 MiB of text. Its refusals bear the fields of etcd 3.4 and of 3.5, under the statuses of 3.5
+//! - of the metrics there are those that mean something here
 //! - a request for progress is answered even on a stream without watches, and after all that there
 //!   was to tell, where etcd 3.5 leaves such a request unanswered
 //! - a batch of changes that a client does not want in fragments is parted between revisions
@@ -52,13 +70,19 @@
 //! - `watches`: all watches, and whom a change concerns
 //! - `access`: who may do what; every handler names what it needs
 //! - `caller`, `token`, `password`: who asks, and how that is proved
-//! - `kv`, `lease`, `watch`, `cluster`, `maintenance`, `auth`, `recipes`: one gRPC service each, and
-//!   the two that are not served
+//! - `kv`, `lease`, `watch`, `cluster`, `maintenance`, `auth`, `lock`, `election`: one gRPC service
+//!   each
+//! - `queue`: who waits for a lock or campaigns, in which order
+//! - `observer`: what is told of an election
+//! - `wait`: waiting for changes inside the server
 //! - `snapshot`, `member`, `bolt`: the file that is a snapshot, the tables in it, and their format
 //! - `convert`: etcd's messages and the store's vocabulary
 //! - `error`: why a server does not start
 //! - `status`: refusals in etcd's codes and texts
 //! - `plain`: what is served beside gRPC
+//! - `gateway`: etcd's services by JSON; `request` and `answer` turn it into messages and back
+//! - `health`, `metrics`: for those who watch over servers
+//! - `calls`: counts the calls of every method
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
@@ -75,6 +99,7 @@ mod connection;
 mod control;
 mod convert;
 mod cut;
+mod election;
 mod error;
 mod gateway;
 mod health;
@@ -83,12 +108,14 @@ mod journal;
 mod kv;
 mod lease;
 mod listener;
+mod lock;
 mod maintenance;
 mod member;
 mod metrics;
+mod observer;
 mod password;
 mod plain;
-mod recipes;
+mod queue;
 mod rows;
 mod server;
 mod shared;
@@ -98,6 +125,7 @@ mod tls;
 mod token;
 #[cfg(unix)]
 mod unix;
+mod wait;
 mod watch;
 mod watches;
 

@@ -16,6 +16,7 @@ use crate::{
     caller::Caller,
     convert::header_to_wire,
     journal::{Journal, Opened, Position},
+    queue::Queued,
     status::refused,
     token::Tokens,
     watches::Watches,
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) watches: Watches,
+    pub(crate) queued: Queued,
     pub(crate) tokens: Tokens,
     /// Until when the expiry task sleeps.
     timer: Option<Duration>,
@@ -65,6 +67,7 @@ impl Shared {
             state: Mutex::new(State {
                 store,
                 watches: Watches::default(),
+                queued: Queued::default(),
                 tokens: Tokens::default(),
                 timer: None,
                 ahead: Duration::ZERO,
