@@ -17,6 +17,7 @@ use tokio_util::{
 use tonic::transport::server::Connected;
 
 use crate::{
+    authority::Repair,
     idle::{Counted, Open},
     listener::{Io, Listener},
 };
@@ -36,6 +37,7 @@ pub(crate) fn connections(
         async move {
             let connection = Connection {
                 socket: accept(&listener).await,
+                repair: Repair::default(),
                 stopped: Box::pin(stop.cancelled_owned()),
                 _counted: open.count(),
                 _task: tasks.token(),
@@ -61,6 +63,7 @@ async fn accept(listener: &Listener) -> Box<dyn Io> {
 /// hangs up, and goes.
 pub(crate) struct Connection {
     socket: Box<dyn Io>,
+    repair: Repair,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     _counted: Counted,
     /// Lets the server wait until nobody holds this connection.
@@ -82,7 +85,8 @@ impl AsyncRead for Connection {
         if self.has_stopped(cx) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
+        let Self { socket, repair, .. } = &mut *self;
+        repair.poll_read(socket, cx, buffer)
     }
 }
 
