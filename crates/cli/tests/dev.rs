@@ -113,6 +113,7 @@ fn what_cannot_be_meant_is_refused() {
             &["--listen", "127.0.0.1:0", "--url", "mem:"],
             "no option of a connection",
         ),
+        (&["-o", "json"], "no --output"),
         (
             &["--listen", "127.0.0.1:0", "--user", "u:p"],
             "no option of a connection",
@@ -199,6 +200,17 @@ fn it_ends_when_it_is_idle_and_not_before() {
         "{:?}",
         begun.elapsed()
     );
+}
+
+#[test]
+fn it_ends_when_it_is_asked_though_clients_are_there() {
+    let (mut server, url) = dev(&["--listen", "127.0.0.1:0"]);
+    let holder = running::quorate(&url, &["lock", "a"]);
+    holder.line();
+    let _watch = running::quorate(&url, &["observe", "a"]);
+    let begun = Instant::now();
+    assert_eq!(server.interrupt(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(2));
 }
 
 #[test]

@@ -199,6 +199,7 @@ fn no_call_fails_at_the_end_of_an_idle_server() {
     let begun = Instant::now();
     let mut servers = 0;
     let mut last = Vec::new();
+    let mut newest: u64 = 0;
     let mut round: u64 = 0;
     while begun.elapsed() < Duration::from_secs(8) {
         let clients: Vec<_> = (0..2)
@@ -207,6 +208,7 @@ fn no_call_fails_at_the_end_of_an_idle_server() {
         for mut client in clients {
             let ended = client.ended();
             assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "round {round}");
+            newest = newest.max(ended.stdout.parse().unwrap());
         }
         let now = local.servers();
         servers += usize::from(now != last && !now.is_empty());
@@ -215,6 +217,8 @@ fn no_call_fails_at_the_end_of_an_idle_server() {
         thread::sleep(Duration::from_millis(20 + round * 7 % 23));
     }
     assert!(servers > 5, "{servers} servers in {round} rounds");
+    // Each write was done, and once.
+    assert_eq!(newest, 1 + 2 * round);
 }
 
 #[test]

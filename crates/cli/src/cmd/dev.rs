@@ -64,7 +64,13 @@ async fn attend(
     let mut signals = Ending::new(detached.is_some()).map_err(Failure::System)?;
     let starting = builder(&args)?.start();
     let server = tokio::select! {
-        server = starting => server.map_err(explained)?,
+        server = starting => match server {
+            Err(error @ Error::DataDirInUse { .. }) => {
+                complain(&error.to_string());
+                return Ok(ExitCode::from(TAKEN));
+            }
+            server => server.map_err(explained)?,
+        },
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
     };
     let url = typed(server.url());
