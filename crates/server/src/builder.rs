@@ -5,9 +5,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Error, Result, Server,
+    Error, Result, Server, Tls,
     address::{Address, check_url},
-    connection::connections,
+    connection::Connections,
+    control::Control,
     idle::Open,
     journal::Opened,
     listener::Listener,
@@ -17,9 +18,6 @@ use crate::{
 
 /// Where a server listens unless told otherwise: a free port that only this machine reaches.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:0";
-
-/// How the URL of a port begins.
-const SCHEME: &str = "http";
 
 /// How often etcd tells a quiet watch that asked for it how far it has come.
 const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
@@ -49,6 +47,7 @@ pub struct Builder {
     allow_remote: bool,
     data_dir: Option<PathBuf>,
     progress_interval: Duration,
+    tls: Option<Tls>,
 }
 
 impl Builder {
@@ -100,12 +99,19 @@ impl Builder {
         self
     }
 
+    /// Serves over TLS, and nobody without it.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Starts the server. It accepts connections when this returns.
     ///
     /// # Errors
     ///
-    /// [`Error::Address`], [`Error::Advertise`], [`Error::Listen`] or [`Error::Remote`];
-    /// [`Error::DataDir`] or [`Error::DataDirInUse`].
+    /// [`Error::Address`], [`Error::Advertise`], [`Error::Listen`], [`Error::Remote`] or
+    /// [`Error::Tls`]; [`Error::DataDir`] or [`Error::DataDirInUse`].
     ///
     /// # Panics
     ///
@@ -121,11 +127,13 @@ impl Builder {
         if let Some(url) = &self.advertised {
             check_url(url)?;
         }
+        let acceptor = self.tls.as_ref().map(Tls::acceptor).transpose()?;
         let listener = Listener::open(asked).await?;
+        let is_secure = acceptor.is_some();
         let address = listener.addr();
-        let url = listener.url(SCHEME);
+        let url = listener.url(is_secure);
         let advertised = self.advertised;
-        let advertised = advertised.unwrap_or_else(|| listener.advertised(SCHEME));
+        let advertised = advertised.unwrap_or_else(|| listener.advertised(is_secure));
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -136,8 +144,19 @@ impl Builder {
         let open = Open::default();
         let interval = self.progress_interval.max(MIN_INTERVAL);
         let shared = Shared::new(advertised, interval, opened);
-        let connections = connections(listener, stop.clone(), tasks.clone(), open.clone());
-        spawn(&tasks, &stop, serve(routes(&shared), connections));
+        let control = Control::new(Arc::clone(&shared), &stop);
+        let connections = Connections {
+            listener,
+            acceptor,
+            control: control.clone(),
+            tasks: tasks.clone(),
+            open: open.clone(),
+        };
+        spawn(
+            &tasks,
+            &stop,
+            serve(control.over(routes(&shared)), connections.stream()),
+        );
         spawn(&tasks, &stop, expire(Arc::clone(&shared)));
         spawn(&tasks, &stop, end_watches(Arc::clone(&shared)));
         tasks.close();
@@ -147,6 +166,7 @@ impl Builder {
             url,
             shared,
             open,
+            control,
             tasks,
             stop: stop.drop_guard(),
         })
@@ -161,6 +181,7 @@ impl Default for Builder {
             allow_remote: false,
             data_dir: None,
             progress_interval: DEFAULT_PROGRESS_INTERVAL,
+            tls: None,
         }
     }
 }

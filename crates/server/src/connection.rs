@@ -9,52 +9,75 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 use tokio_util::{
-    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    sync::WaitForCancellationFutureOwned,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 use tonic::transport::server::Connected;
 
 use crate::{
     authority::Repair,
+    control::Control,
     idle::{Counted, Open},
     listener::{Io, Listener},
+    tls::{Acceptor, Peer},
 };
 
 /// How long to wait when the system gives no connection, as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The connections that arrive, without end: a failure to accept one concerns that one.
-pub(crate) fn connections(
-    listener: Listener,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-    open: Open,
-) -> impl Stream<Item = io::Result<Connection>> {
-    stream::unfold(listener, move |listener| {
-        let (stop, tasks, open) = (stop.clone(), tasks.clone(), open.clone());
-        async move {
-            let connection = Connection {
-                socket: accept(&listener).await,
-                repair: Repair::default(),
-                stopped: Box::pin(stop.cancelled_owned()),
-                _counted: open.count(),
-                _task: tasks.token(),
-            };
-            Some((Ok(connection), listener))
-        }
-    })
+/// How long a client may take to say what it speaks, TLS included.
+const GREETING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The first byte of a client that wants to speak TLS. No request begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// What the connections of a server have in common.
+pub(crate) struct Connections {
+    pub(crate) listener: Listener,
+    pub(crate) acceptor: Option<Acceptor>,
+    pub(crate) control: Control,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) open: Open,
 }
 
-async fn accept(listener: &Listener) -> Box<dyn Io> {
-    loop {
-        match listener.accept().await {
-            Ok(socket) => return socket,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(PAUSE).await;
+impl Connections {
+    /// The connections that arrive, without end: a failure to accept one concerns that one.
+    pub(crate) fn stream(self) -> impl Stream<Item = io::Result<Connection>> {
+        stream::unfold(self, async |connections| {
+            let connection = connections.next().await;
+            Some((Ok(connection), connections))
+        })
+    }
+
+    async fn next(&self) -> Connection {
+        let socket = loop {
+            match self.listener.accept().await {
+                Ok(_) if self.control.refuses_connections() => {}
+                Ok(socket) => break socket,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(PAUSE).await;
+                }
             }
+        };
+        let peer = Peer::default();
+        let socket = match &self.acceptor {
+            Some(acceptor) => Box::new(acceptor.accept(socket, peer.clone())),
+            None => socket,
+        };
+        Connection {
+            socket,
+            peer,
+            repair: Repair::default(),
+            greeting: Some(Box::pin(sleep(GREETING_PATIENCE))),
+            stopped: self.control.connections_cut(),
+            _counted: self.open.count(),
+            _task: self.tasks.token(),
         }
     }
 }
@@ -63,7 +86,10 @@ async fn accept(listener: &Listener) -> Box<dyn Io> {
 /// hangs up, and goes.
 pub(crate) struct Connection {
     socket: Box<dyn Io>,
+    peer: Peer,
     repair: Repair,
+    /// Ends a client that does not say what it speaks; none once it has.
+    greeting: Option<Pin<Box<Sleep>>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     _counted: Counted,
     /// Lets the server wait until nobody holds this connection.
@@ -73,6 +99,24 @@ pub(crate) struct Connection {
 impl Connection {
     fn has_stopped(&mut self, cx: &mut Context<'_>) -> bool {
         self.stopped.as_mut().poll(cx).is_ready()
+    }
+
+    /// Ends a client that greets wrong, or not in time.
+    fn check_greeting(&mut self, fresh: &[u8], cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(greeting) = &mut self.greeting else {
+            return Ok(());
+        };
+        if fresh.first() == Some(&TLS_HANDSHAKE) {
+            tracing::warn!("closed a connection that speaks TLS, which this server does not");
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        if self.repair.has_greeted() {
+            self.greeting = None;
+        } else if greeting.as_mut().poll(cx).is_ready() {
+            tracing::debug!("closed a connection whose client did not greet");
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
     }
 }
 
@@ -85,8 +129,11 @@ impl AsyncRead for Connection {
         if self.has_stopped(cx) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        let start = buffer.filled().len();
         let Self { socket, repair, .. } = &mut *self;
-        repair.poll_read(socket, cx, buffer)
+        let read = repair.poll_read(socket, cx, buffer);
+        self.check_greeting(&buffer.filled()[start..], cx)?;
+        read
     }
 }
 
@@ -127,7 +174,9 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
 }

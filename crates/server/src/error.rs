@@ -58,6 +58,14 @@ pub enum Error {
         /// What was asked for.
         address: SocketAddr,
     },
+    /// A certificate or a key cannot be used.
+    #[error("cannot serve TLS: {what} cannot be used: {reason}")]
+    Tls {
+        /// What was given.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 /// The result of starting a server.

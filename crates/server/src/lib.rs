@@ -42,8 +42,11 @@
 //! - `address`: where it listens, and what it says of that
 //! - `listener`, `unix`: ports and Unix sockets
 //! - `connection`: connections, which end with the server
+//! - `tls`: how the server proves itself, and who its clients are
 //! - `authority`: requests that HTTP/2 in Rust refuses, and Go's does not
 //! - `idle`: when nobody needs the server
+//! - `control`: what makes the server misbehave, for tests
+//! - `cut`: streams and connections that can be cut
 //! - `shared`: the store behind its lock, and the task that expires its leases
 //! - `journal`: what makes writes survive: the queue to the thread that writes, the database
 //! - `watches`: all watches, and whom a change concerns
@@ -62,7 +65,9 @@ mod authority;
 mod builder;
 mod cluster;
 mod connection;
+mod control;
 mod convert;
+mod cut;
 mod error;
 mod idle;
 mod journal;
@@ -75,11 +80,14 @@ mod recipes;
 mod server;
 mod shared;
 mod status;
+mod tls;
 #[cfg(unix)]
 mod unix;
 mod watch;
 mod watches;
 
 pub use builder::Builder;
+pub use control::{Control, Replies};
 pub use error::{Error, Result};
 pub use server::Server;
+pub use tls::Tls;

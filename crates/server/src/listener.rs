@@ -73,20 +73,24 @@ impl Listener {
     }
 
     /// How a client of this machine names it.
-    pub(crate) fn url(&self, scheme: &str) -> String {
-        self.url_at(scheme, nearby)
+    pub(crate) fn url(&self, is_secure: bool) -> String {
+        self.url_at(is_secure, nearby)
     }
 
     /// How any client names it.
-    pub(crate) fn advertised(&self, scheme: &str) -> String {
-        self.url_at(scheme, from_afar)
+    pub(crate) fn advertised(&self, is_secure: bool) -> String {
+        self.url_at(is_secure, from_afar)
     }
 
-    fn url_at(&self, scheme: &str, place: fn(SocketAddr) -> SocketAddr) -> String {
+    fn url_at(&self, is_secure: bool, place: fn(SocketAddr) -> SocketAddr) -> String {
+        let (tcp, unix) = match is_secure {
+            true => ("https", "unixs"),
+            false => ("http", "unix"),
+        };
         match self {
-            Self::Tcp { address, .. } => format!("{scheme}://{}", place(*address)),
+            Self::Tcp { address, .. } => format!("{tcp}://{}", place(*address)),
             #[cfg(unix)]
-            Self::Unix(socket) => format!("unix://{}", socket.path().display()),
+            Self::Unix(socket) => format!("{unix}://{}", socket.path().display()),
         }
     }
 }

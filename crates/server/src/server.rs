@@ -19,7 +19,7 @@ use tokio_util::{
 use tonic::service::Routes;
 
 use crate::{
-    Builder, Result,
+    Builder, Control, Result,
     auth::AuthService,
     cluster::ClusterService,
     connection::Connection,
@@ -50,6 +50,7 @@ pub struct Server {
     pub(crate) url: String,
     pub(crate) shared: Arc<Shared>,
     pub(crate) open: Open,
+    pub(crate) control: Control,
     /// What the server and its connections run as.
     pub(crate) tasks: TaskTracker,
     /// Ends all of them.
@@ -102,6 +103,11 @@ impl Server {
     /// ```
     pub async fn idle(&self, after: Duration) {
         idle(&self.open, &self.shared, after).await;
+    }
+
+    /// What makes the server misbehave, for tests of its clients.
+    pub fn control(&self) -> Control {
+        self.control.clone()
     }
 
     /// Stops the server, and waits until its port is free and all its connections are gone.

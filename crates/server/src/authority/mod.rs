@@ -87,6 +87,11 @@ impl Repair {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether the client has said what it speaks: HTTP/2, or something else.
+    pub(crate) const fn has_greeted(&self) -> bool {
+        !matches!(self.stage, Stage::Preface(_))
+    }
+
     /// Hands on what is ready, and tells whether there was something.
     fn give(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let left = &self.ready[self.given..];
