@@ -161,7 +161,8 @@ fn tls(
     }))
 }
 
-fn file(path: &Path) -> Result<Vec<u8>> {
+/// Reads a file that the command line names.
+pub(crate) fn file(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| invalid(format!("cannot read {}: {error}", path.display())))
 }
 

@@ -155,7 +155,8 @@ fn explained(error: &quorate::Error, endpoints: &[String]) -> String {
                 message.push_str("; asked ");
                 message.push_str(&endpoints.join(", "));
             }
-            if message.contains(NOBODY) {
+            // Who names a socket knows which server is meant.
+            if message.contains(NOBODY) && !message.contains("unix://") {
                 message.push_str(
                     "; start a server with `quorate dev` (or etcd, of the package etcd or \
                      etcd-server), or write --url local: for one on this machine that needs no start",

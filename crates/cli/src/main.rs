@@ -22,7 +22,7 @@ mod tree;
 use crate::{
     args::{Args, Connect, Verb},
     failure::{Failure, invalid},
-    output::Output,
+    output::{Format, Output},
 };
 
 fn main() -> ExitCode {
@@ -35,9 +35,10 @@ fn main() -> ExitCode {
         return guardian::run();
     }
     if let Verb::Dev(dev) = args.verb {
-        if args.connect != Connect::default() {
+        if args.connect != Connect::default() || args.output != Format::Text {
             let error = invalid(
-                "dev starts a server, and takes no option of a connection; see quorate dev --help",
+                "dev starts a server: it takes no option of a connection, and no --output; \
+                 see quorate dev --help",
             );
             return Failure::Store(error).report(&[]);
         }

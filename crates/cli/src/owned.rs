@@ -32,9 +32,17 @@ pub(crate) enum Refused {
 impl Owned {
     /// Takes a directory, which is made if it is not there.
     pub(crate) fn take(directory: &Path) -> Result<Self, Refused> {
-        let made = DirBuilder::new().mode(0o700).create(directory);
+        let made = DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory);
         match made {
             Err(error) if error.kind() != IoKind::AlreadyExists => {
+                return Err(Refused::Failed(error));
+            }
+            // What is there may be a file.
+            _ if !directory.is_dir() => {
+                let error = io::Error::new(IoKind::NotADirectory, "it is no directory");
                 return Err(Refused::Failed(error));
             }
             _ => {}
@@ -98,8 +106,9 @@ mod tests {
         assert!(matches!(Owned::take(&data), Err(Refused::Taken)));
         drop(first);
         Owned::take(&data).unwrap();
-        let nowhere = folder.path().join("absent").join("data");
-        assert!(matches!(Owned::take(&nowhere), Err(Refused::Failed(_))));
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(Owned::take(&file), Err(Refused::Failed(_))));
     }
 
     #[tokio::test]

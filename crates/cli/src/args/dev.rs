@@ -16,6 +16,18 @@ pub(crate) struct Dev {
     #[arg(long)]
     pub(crate) allow_remote: bool,
 
+    /// Speak TLS, with the certificate of this PEM file
+    #[arg(long = "tls-cert", value_name = "FILE", requires = "server_key")]
+    pub(crate) server_cert: Option<PathBuf>,
+
+    /// The PEM file with the private key of --tls-cert
+    #[arg(long = "tls-key", value_name = "FILE", requires = "server_cert")]
+    pub(crate) server_key: Option<PathBuf>,
+
+    /// Let in only clients with a certificate of the authorities of this PEM file
+    #[arg(long = "tls-client-ca", value_name = "FILE", requires = "server_cert")]
+    pub(crate) client_ca: Option<PathBuf>,
+
     /// The URL that clients are told to reach it by, if it is not the one it listens on
     #[arg(long, value_name = "URL")]
     pub(crate) advertise: Option<String>,

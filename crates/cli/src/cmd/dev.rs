@@ -7,10 +7,11 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use quorate_server::{Builder, Error, Server};
+use quorate_server::{Builder, Error, Server, Tls};
 
 use crate::{
     args::Dev,
+    connection::file,
     detached::{self, Detached},
     failure::{Failure, TAKEN, complain, invalid},
     owned::{Owned, Refused},
@@ -64,7 +65,13 @@ async fn attend(
     let mut signals = Ending::new(detached.is_some()).map_err(Failure::System)?;
     let starting = builder(&args)?.start();
     let server = tokio::select! {
-        server = starting => server.map_err(explained)?,
+        server = starting => match server {
+            Err(error @ Error::DataDirInUse { .. }) => {
+                complain(&error.to_string());
+                return Ok(ExitCode::from(TAKEN));
+            }
+            server => server.map_err(explained)?,
+        },
         _ = signals.next() => return Ok(ExitCode::SUCCESS),
     };
     let url = typed(server.url());
@@ -115,6 +122,13 @@ fn builder(args: &Dev) -> Result<Builder, Failure> {
     if let Some(directory) = &args.data_dir {
         builder = builder.data_dir(directory);
     }
+    if let (Some(certificate), Some(key)) = (&args.server_cert, &args.server_key) {
+        let tls = Tls::from_pem(file(certificate)?, file(key)?).map_err(explained)?;
+        builder = builder.tls(match &args.client_ca {
+            Some(authorities) => tls.client_ca(file(authorities)?),
+            None => tls,
+        });
+    }
     Ok(builder)
 }
 
@@ -135,7 +149,7 @@ fn explained(error: Error) -> Failure {
              write --allow-remote if that is meant, or --listen 127.0.0.1:{}",
             address.port()
         ))),
-        Error::Address { .. } | Error::Advertise { .. } => {
+        Error::Address { .. } | Error::Advertise { .. } | Error::Tls { .. } => {
             Failure::Store(invalid(error.to_string()))
         }
         error => Failure::System(io::Error::other(error.to_string())),

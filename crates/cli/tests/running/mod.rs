@@ -18,6 +18,7 @@ use nix::{
     unistd::Pid,
 };
 
+#[allow(unused_imports)]
 pub use crate::support::etcd;
 
 /// How long anything may take.

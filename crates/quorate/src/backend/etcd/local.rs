@@ -98,18 +98,17 @@ impl Local {
                     answered => return answered,
                 }
             }
-            if Instant::now() >= next_start {
-                let begun = Instant::now();
-                if self.start().await? == Started::ByAnother {
-                    // Who has begun needs about as long as it took us to find out.
-                    next_start = Instant::now() + begun.elapsed() * 2 + START_PAUSE;
-                } else if pause == PAUSE_FIRST {
-                    pause *= 2;
+            let begun = Instant::now();
+            if begun >= next_start {
+                let started = self.start().await?;
+                // Another that has begun needs about as long as it took us to find out.
+                next_start = Instant::now() + pause + begun.elapsed();
+                pause = (pause * 2).min(PAUSE_LONGEST);
+                if started == Started::Now {
                     continue;
                 }
             }
-            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(PAUSE_LONGEST);
+            sleep(LOOK_INTERVAL.mul_f64(0.5 + fastrand::f64())).await;
         }
     }
 
@@ -227,12 +226,12 @@ fn program() -> PathBuf {
 /// The longest name that leaves a socket's path short enough.
 const LONGEST_NAME: usize = 64;
 
-/// The pause between two looks for a server.
-const PAUSE_FIRST: Duration = Duration::from_millis(5);
-const PAUSE_LONGEST: Duration = Duration::from_millis(100);
+/// How often to look for a server that another starts.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// The pause after another was found to be starting, before it counts as gone.
-const START_PAUSE: Duration = Duration::from_millis(50);
+/// The pause after a start, before another: the first, and the longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(10);
+const PAUSE_LONGEST: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
