@@ -1,8 +1,14 @@
-//! Users, roles and permissions: the books that etcd keeps of them.
+//! Users, roles and permissions: the books that etcd keeps of them, and what they allow.
 //!
-//! Passwords are not kept, since nobody authenticates here.
+//! Who asks is for the caller to find out: a password is kept as the hash that the caller made of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use bytes::Bytes;
 
 use crate::{Error, KeyRange, RangeEnd, Revision};
 
@@ -29,11 +35,38 @@ pub enum PermissionKind {
     ReadWrite,
 }
 
+/// A user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// What he proves himself by.
+    pub password: Password,
+    /// The names of his roles.
+    pub roles: BTreeSet<String>,
+}
+
+/// What a [`User`] proves himself by.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// The hash of a password. No password fits an empty one.
+    Hash(Bytes),
+    /// No password at all: such a user has a certificate.
+    None,
+}
+
+/// Shows no hash.
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hash(_) => "Hash",
+            Self::None => "None",
+        })
+    }
+}
+
 /// Users with their roles, and roles with their permissions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Auth {
-    /// The names of each user's roles.
-    users: BTreeMap<String, BTreeSet<String>>,
+    users: BTreeMap<String, User>,
     /// The permissions of each role, in the order of their first keys.
     roles: BTreeMap<String, Vec<Permission>>,
     /// Counts the changes.
@@ -59,7 +92,7 @@ impl Auth {
     /// [`Error::RootUserNotFound`], or [`Error::RootRoleNotGranted`].
     pub fn enable(&mut self) -> Result<(), Error> {
         let root = self.users.get(ROOT).ok_or(Error::RootUserNotFound)?;
-        if !root.contains(ROOT) {
+        if !root.roles.contains(ROOT) {
             return Err(Error::RootRoleNotGranted);
         }
         self.enabled = true;
@@ -79,19 +112,25 @@ impl Auth {
         self.users.keys().map(String::as_str)
     }
 
+    /// A user.
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.get(name)
+    }
+
     /// Adds a user without roles.
     ///
     /// # Errors
     ///
     /// [`Error::UserNameEmpty`], or [`Error::UserExists`].
-    pub fn add_user(&mut self, name: &str) -> Result<(), Error> {
+    pub fn add_user(&mut self, name: &str, password: Password) -> Result<(), Error> {
         if name.is_empty() {
             return Err(Error::UserNameEmpty);
         }
         if self.users.contains_key(name) {
             return Err(Error::UserExists);
         }
-        self.users.insert(name.to_owned(), BTreeSet::new());
+        let roles = BTreeSet::new();
+        self.users.insert(name.to_owned(), User { password, roles });
         self.changed()
     }
 
@@ -109,14 +148,15 @@ impl Auth {
         self.changed()
     }
 
-    /// Notes that a user has another password.
+    /// Gives a user another password. One that has none stays without.
     ///
     /// # Errors
     ///
     /// [`Error::UserNotFound`].
-    pub fn change_password(&mut self, name: &str) -> Result<(), Error> {
-        if !self.users.contains_key(name) {
-            return Err(Error::UserNotFound);
+    pub fn change_password(&mut self, name: &str, hash: Bytes) -> Result<(), Error> {
+        let user = self.users.get_mut(name).ok_or(Error::UserNotFound)?;
+        if let Password::Hash(password) = &mut user.password {
+            *password = hash;
         }
         self.changed()
     }
@@ -127,8 +167,8 @@ impl Auth {
     ///
     /// [`Error::UserNotFound`].
     pub fn roles_of(&self, user: &str) -> Result<impl Iterator<Item = &str>, Error> {
-        let roles = self.users.get(user).ok_or(Error::UserNotFound)?;
-        Ok(roles.iter().map(String::as_str))
+        let user = self.users.get(user).ok_or(Error::UserNotFound)?;
+        Ok(user.roles.iter().map(String::as_str))
     }
 
     /// Gives a role to a user; one that he has already changes nothing. The role `root` need not
@@ -138,11 +178,11 @@ impl Auth {
     ///
     /// [`Error::UserNotFound`], or [`Error::RoleNotFound`].
     pub fn grant_role(&mut self, user: &str, role: &str) -> Result<(), Error> {
-        let roles = self.users.get_mut(user).ok_or(Error::UserNotFound)?;
+        let user = self.users.get_mut(user).ok_or(Error::UserNotFound)?;
         if role != ROOT && !self.roles.contains_key(role) {
             return Err(Error::RoleNotFound);
         }
-        if !roles.insert(role.to_owned()) {
+        if !user.roles.insert(role.to_owned()) {
             return Ok(());
         }
         self.changed()
@@ -158,8 +198,8 @@ impl Auth {
         if self.enabled && user == ROOT && role == ROOT {
             return Err(Error::InvalidAuthManagement);
         }
-        let roles = self.users.get_mut(user).ok_or(Error::UserNotFound)?;
-        if !roles.remove(role) {
+        let user = self.users.get_mut(user).ok_or(Error::UserNotFound)?;
+        if !user.roles.remove(role) {
             return Err(Error::RoleNotGranted);
         }
         self.changed()
@@ -197,8 +237,8 @@ impl Auth {
             return Err(Error::InvalidAuthManagement);
         }
         self.roles.remove(name).ok_or(Error::RoleNotFound)?;
-        for roles in self.users.values_mut() {
-            roles.remove(name);
+        for user in self.users.values_mut() {
+            user.roles.remove(name);
         }
         self.changed()
     }
@@ -258,6 +298,49 @@ impl Auth {
         self.changed()
     }
 
+    /// Whether a user may do everything.
+    pub fn is_root(&self, user: &str) -> bool {
+        self.has_role(user, ROOT)
+    }
+
+    /// Whether a user has a role.
+    pub fn has_role(&self, user: &str, role: &str) -> bool {
+        let user = self.users.get(user);
+        user.is_some_and(|user| user.roles.contains(role))
+    }
+
+    /// Tells whether a user may do this to all these keys, by all that his roles allow together. A
+    /// range without a key is allowed to whom its first key is allowed, as in etcd.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::PermissionDenied`].
+    pub fn check(&self, user: &str, kind: PermissionKind, keys: &KeyRange) -> Result<(), Error> {
+        let user = self.users.get(user).ok_or(Error::PermissionDenied)?;
+        if user.roles.contains(ROOT) {
+            return Ok(());
+        }
+        let granted = || {
+            let roles = user.roles.iter().filter_map(|role| self.roles.get(role));
+            roles.flatten()
+        };
+        let allows = |wanted| {
+            let kinds = [wanted, PermissionKind::ReadWrite];
+            let of_kind = granted().filter(|it| kinds.contains(&it.kind));
+            covers(of_kind.map(|it| &it.keys), keys)
+        };
+        let is_allowed = match kind {
+            PermissionKind::Read | PermissionKind::Write => allows(kind),
+            PermissionKind::ReadWrite => {
+                allows(PermissionKind::Read) && allows(PermissionKind::Write)
+            }
+        };
+        if !is_allowed {
+            return Err(Error::PermissionDenied);
+        }
+        Ok(())
+    }
+
     /// Counts a change that was made.
     #[allow(clippy::unnecessary_wraps)] // every change ends with it
     const fn changed(&mut self) -> Result<(), Error> {
@@ -277,6 +360,37 @@ impl Default for Auth {
     }
 }
 
+/// Whether ranges, which may overlap, hold every key of one.
+fn covers<'a>(ranges: impl Iterator<Item = &'a KeyRange>, keys: &KeyRange) -> bool {
+    if keys.is_single() {
+        let mut ranges = ranges;
+        return ranges.any(|range| range.contains(&keys.start));
+    }
+    let mut ranges: Vec<&KeyRange> = ranges.collect();
+    ranges.sort_by(|a, b| a.start.cmp(&b.start));
+    // All keys from the first one to before this one are covered.
+    let mut reach = Cow::Borrowed(&*keys.start);
+    for range in ranges {
+        if *range.start > *reach {
+            break;
+        }
+        match end_of(range) {
+            None => return true,
+            Some(end) => reach = reach.max(end),
+        }
+    }
+    *reach > *keys.start && end_of(keys).is_some_and(|end| reach >= end)
+}
+
+/// The first key behind a range, if it has an end.
+fn end_of(range: &KeyRange) -> Option<Cow<'_, [u8]>> {
+    match &range.end {
+        RangeEnd::Single => Some(Cow::Owned([&*range.start, b"\0"].concat())),
+        RangeEnd::Before(end) => Some(Cow::Borrowed(end)),
+        RangeEnd::Unbounded => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,12 +402,53 @@ mod tests {
         }
     }
 
+    fn add(auth: &mut Auth, name: &str) -> Result<(), Error> {
+        auth.add_user(name, Password::None)
+    }
+
+    #[test]
+    fn permissions_cover_together_what_none_covers_alone() {
+        let mut auth = Auth::default();
+        add(&mut auth, "u").expect("a new name");
+        for (role, kind, keys) in [
+            ("r", PermissionKind::Read, KeyRange::between("b", "d")),
+            ("r", PermissionKind::Read, KeyRange::key("d")),
+            (
+                "s",
+                PermissionKind::ReadWrite,
+                KeyRange::between("d\0", "f"),
+            ),
+            ("s", PermissionKind::Write, KeyRange::from("e")),
+        ] {
+            let _ = auth.add_role(role);
+            auth.grant(role, Permission { kind, keys })
+                .expect("a good range");
+            auth.grant_role("u", role).expect("both exist");
+        }
+        let read = |keys| auth.check("u", PermissionKind::Read, &keys).is_ok();
+        assert!(read(KeyRange::between("b", "f")));
+        assert!(read(KeyRange::between("c", "d\0")));
+        assert!(read(KeyRange::key("d")));
+        assert!(!read(KeyRange::between("a", "c")));
+        assert!(!read(KeyRange::between("b", "f\0")));
+        assert!(!read(KeyRange::from("b")));
+        assert!(!read(KeyRange::key("f")));
+        let write = |keys| auth.check("u", PermissionKind::Write, &keys).is_ok();
+        assert!(write(KeyRange::from("d\0")));
+        assert!(!write(KeyRange::key("d")));
+        assert!(read(KeyRange::between("b", "a")) && !read(KeyRange::between("g", "a")));
+        let both = |keys| auth.check("u", PermissionKind::ReadWrite, &keys).is_ok();
+        assert!(both(KeyRange::key("e")) && !both(KeyRange::key("g")));
+        let nobody = auth.check("v", PermissionKind::Read, &KeyRange::key("b"));
+        assert_eq!(nobody, Err(Error::PermissionDenied));
+    }
+
     #[test]
     fn names_are_unique_and_not_empty() {
         let mut auth = Auth::default();
-        assert_eq!(auth.add_user("u"), Ok(()));
-        assert_eq!(auth.add_user("u"), Err(Error::UserExists));
-        assert_eq!(auth.add_user(""), Err(Error::UserNameEmpty));
+        assert_eq!(add(&mut auth, "u"), Ok(()));
+        assert_eq!(add(&mut auth, "u"), Err(Error::UserExists));
+        assert_eq!(add(&mut auth, ""), Err(Error::UserNameEmpty));
         assert_eq!(auth.add_role("r"), Ok(()));
         assert_eq!(auth.add_role("r"), Err(Error::RoleExists));
         assert_eq!(auth.add_role(""), Err(Error::RoleNameEmpty));
@@ -303,7 +458,7 @@ mod tests {
     #[test]
     fn a_deleted_role_is_taken_from_its_users() {
         let mut auth = Auth::default();
-        auth.add_user("u").expect("a new name");
+        add(&mut auth, "u").expect("a new name");
         auth.add_role("r").expect("a new name");
         assert_eq!(auth.grant_role("u", "other"), Err(Error::RoleNotFound));
         for _ in 0..2 {
@@ -347,7 +502,7 @@ mod tests {
     fn root_is_protected_while_users_must_authenticate() {
         let mut auth = Auth::default();
         assert_eq!(auth.enable(), Err(Error::RootUserNotFound));
-        auth.add_user(ROOT).expect("a new name");
+        add(&mut auth, ROOT).expect("a new name");
         assert_eq!(auth.enable(), Err(Error::RootRoleNotGranted));
         auth.grant_role(ROOT, ROOT)
             .expect("the role root need not exist");

@@ -6,6 +6,12 @@ use crate::Revision;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The user or the password is wrong.
+    #[error("etcdserver: authentication failed, invalid user ID or password")]
+    AuthenticationFailed,
+    /// Nobody has to authenticate, so nobody can.
+    #[error("etcdserver: authentication is not enabled")]
+    AuthenticationNotEnabled,
     /// The revision asked for is gone.
     #[error("etcdserver: mvcc: required revision has been compacted")]
     Compacted {
@@ -27,6 +33,9 @@ pub enum Error {
     /// Users and roles may not be left in this state.
     #[error("etcdserver: invalid auth management")]
     InvalidAuthManagement,
+    /// The token is unknown, or was not used for too long.
+    #[error("etcdserver: invalid auth token")]
+    InvalidToken,
     /// A put that keeps the value or the lease of a key found no such key.
     #[error("etcdserver: key not found")]
     KeyNotFound,
@@ -45,6 +54,12 @@ pub enum Error {
     /// The database is full.
     #[error("etcdserver: mvcc: database space exceeded")]
     NoSpace,
+    /// The user may not do this.
+    #[error("etcdserver: permission denied")]
+    PermissionDenied,
+    /// No permission was named that a role is to have.
+    #[error("etcdserver: permission not given")]
+    PermissionNotGiven,
     /// The role has no such permission.
     #[error("etcdserver: permission is not granted to the role")]
     PermissionNotGranted,
@@ -90,6 +105,8 @@ impl Error {
     /// Reads a refusal off etcd's text for it.
     pub fn from_text(text: &str) -> Option<Self> {
         [
+            Self::AuthenticationFailed,
+            Self::AuthenticationNotEnabled,
             Self::Compacted {
                 oldest: Revision::ZERO,
             },
@@ -98,12 +115,15 @@ impl Error {
             Self::EmptyWatchRange,
             Self::FutureRevision,
             Self::InvalidAuthManagement,
+            Self::InvalidToken,
             Self::KeyNotFound,
             Self::LeaseExists,
             Self::LeaseNotFound,
             Self::LeaseProvided,
             Self::LeaseTtlTooLarge,
             Self::NoSpace,
+            Self::PermissionDenied,
+            Self::PermissionNotGiven,
             Self::PermissionNotGranted,
             Self::RequestTooLarge,
             Self::RoleExists,

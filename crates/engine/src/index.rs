@@ -74,6 +74,11 @@ impl Index {
         self.bytes = bytes;
     }
 
+    /// How many keys have a history.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// The bytes of all keys and values that are kept.
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes

@@ -163,6 +163,12 @@ impl Store {
         }
     }
 
+    /// What lives by a lease.
+    pub fn lease_keys(&self, id: LeaseId) -> impl Iterator<Item = &Key> {
+        let lease = self.leases.leases.get(&id);
+        lease.into_iter().flat_map(|lease| &lease.keys)
+    }
+
     /// The leases that live, the next to expire first.
     pub fn leases(&self) -> Vec<LeaseId> {
         self.leases.queue.iter().map(|&(_, id)| id).collect()

@@ -34,7 +34,7 @@
 //! - `watch`: [`Watcher`], a cursor through the history
 //! - `index`: the history of each key, for reads at a revision
 //! - `log`: the changes of each revision, for watches
-//! - `auth`: [`Auth`], the books of users and roles
+//! - `auth`: [`Auth`], the books of users and roles, and what they allow
 //!
 //! # What a client can tell from a real etcd
 //!
@@ -58,7 +58,7 @@ mod store;
 mod txn;
 mod watch;
 
-pub use auth::{Auth, Permission, PermissionKind};
+pub use auth::{Auth, Password, Permission, PermissionKind, User};
 pub use compare::{Compare, CompareOp, CompareTarget, CompareWhat};
 pub use error::Error;
 pub use key::{Key, KeyRange, RangeEnd, Value};

@@ -82,6 +82,11 @@ impl Store {
         self.index.bytes()
     }
 
+    /// How many keys are kept, with those that were deleted and not yet compacted away.
+    pub fn key_count(&self) -> usize {
+        self.index.len()
+    }
+
     /// Users and roles.
     pub const fn auth(&self) -> &Auth {
         &self.auth

@@ -227,13 +227,19 @@ impl From<quorate_engine::Error> for Error {
                 Self::new(ErrorKind::AlreadyExists, message)
             }
             Refusal::NoSpace => Self::new(ErrorKind::Unavailable, message),
-            Refusal::DuplicateKey
+            Refusal::AuthenticationFailed | Refusal::InvalidToken => {
+                Self::new(ErrorKind::Unauthenticated, message)
+            }
+            Refusal::PermissionDenied => Self::new(ErrorKind::PermissionDenied, message),
+            Refusal::AuthenticationNotEnabled
+            | Refusal::DuplicateKey
             | Refusal::EmptyKey
             | Refusal::EmptyWatchRange
             | Refusal::FutureRevision
             | Refusal::InvalidAuthManagement
             | Refusal::LeaseProvided
             | Refusal::LeaseTtlTooLarge
+            | Refusal::PermissionNotGiven
             | Refusal::RequestTooLarge
             | Refusal::RoleNameEmpty
             | Refusal::TooManyOps

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quorate_wire::etcdserverpb::{self as pb, cluster_server::Cluster};
 use tonic::{Request, Response, Status};
 
-use crate::shared::Shared;
+use crate::{access::Need, caller::Caller, shared::Shared};
 
 /// The name of the member.
 const NAME: &str = "quorate";
@@ -19,16 +19,27 @@ impl ClusterService {
         let shared = Arc::clone(shared);
         Self { shared }
     }
+
+    /// Tells who might change the members that nobody can.
+    async fn refuse<Q, T>(&self, request: Request<Q>) -> Result<T, Status> {
+        let (caller, _) = Caller::part(request);
+        self.shared
+            .answer(&caller, Need::Root, |_, _| Ok(()))
+            .await?;
+        let reason = "a store in memory has one member, which cannot be changed";
+        Err(Status::unimplemented(reason))
+    }
 }
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     async fn member_list(
         &self,
-        _request: Request<pb::MemberListRequest>,
+        request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::User, |state, _| {
                 let member = pb::Member {
                     id: state.store.header().member_id,
                     name: NAME.to_owned(),
@@ -46,33 +57,29 @@ impl Cluster for ClusterService {
 
     async fn member_add(
         &self,
-        _request: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        Err(alone())
+        self.refuse(request).await
     }
 
     async fn member_remove(
         &self,
-        _request: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        Err(alone())
+        self.refuse(request).await
     }
 
     async fn member_update(
         &self,
-        _request: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        Err(alone())
+        self.refuse(request).await
     }
 
     async fn member_promote(
         &self,
-        _request: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        Err(alone())
+        self.refuse(request).await
     }
-}
-
-fn alone() -> Status {
-    Status::unimplemented("a store in memory has one member, which cannot be changed")
 }

@@ -8,6 +8,8 @@ use quorate_wire::etcdserverpb::{self as pb, kv_server::Kv};
 use tonic::{Request, Response, Status};
 
 use crate::{
+    access::Need,
+    caller::Caller,
     convert::{
         delete_from_wire, header_to_wire, kv_to_wire, may_write, put_from_wire, range_from_wire,
         range_to_wire, txn_from_wire, txn_to_wire,
@@ -31,6 +33,16 @@ impl KvService {
         let shared = Arc::clone(shared);
         Self { shared }
     }
+
+    /// Refuses what etcd refuses by the look of a request: first what it holds, then its size.
+    async fn check(&self, caller: &Caller, txn: &Txn, bytes: usize) -> Result<(), Status> {
+        txn.check().map_err(refused)?;
+        if may_write(txn) && bytes + ENVELOPE_BYTES > MAX_REQUEST_BYTES {
+            let refuse = |_: &mut State, _| Err::<(), _>(Error::RequestTooLarge);
+            self.shared.answer(caller, Need::Nothing, refuse).await?;
+        }
+        Ok(())
+    }
 }
 
 #[tonic::async_trait]
@@ -39,9 +51,15 @@ impl Kv for KvService {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        let range = range_from_wire(request.into_inner())?;
+        let (caller, request) = Caller::part(request);
+        let range = range_from_wire(request)?;
+        if range.keys.start.is_empty() {
+            return Err(refused(Error::EmptyKey));
+        }
         self.shared
-            .answer(|state, _| state.store.range(&range).map(range_to_wire))
+            .answer(&caller, Need::Read(&range.keys), |state, _| {
+                state.store.range(&range).map(range_to_wire)
+            })
             .await
     }
 
@@ -49,13 +67,13 @@ impl Kv for KvService {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = Caller::part(request);
         let bytes = request.encoded_len();
         let lease = LeaseId::from_wire(request.lease);
         let txn = Txn::new().then(put_from_wire(request));
-        check(&txn, bytes)?;
+        self.check(&caller, &txn, bytes).await?;
         self.shared
-            .answer(|state, now| {
+            .answer(&caller, Need::Txn(&txn), |state, now| {
                 // Outside a transaction etcd looks for the lease before it looks for the key.
                 if let Some(lease) = lease
                     && state
@@ -83,12 +101,12 @@ impl Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = Caller::part(request);
         let bytes = request.encoded_len();
         let txn = Txn::new().then(delete_from_wire(request));
-        check(&txn, bytes)?;
+        self.check(&caller, &txn, bytes).await?;
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::Txn(&txn), |state, _| {
                 let (header, result) = apply_one(state, &txn)?;
                 let (deleted, prevs) = match result {
                     Some(OpResult::Delete { deleted, prevs }) => (deleted, prevs),
@@ -107,12 +125,14 @@ impl Kv for KvService {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = Caller::part(request);
         let bytes = request.encoded_len();
         let txn = txn_from_wire(request)?;
-        check(&txn, bytes)?;
+        self.check(&caller, &txn, bytes).await?;
         self.shared
-            .answer(|state, _| state.store.txn(&txn).map(txn_to_wire))
+            .answer(&caller, Need::Txn(&txn), |state, _| {
+                state.store.txn(&txn).map(txn_to_wire)
+            })
             .await
     }
 
@@ -120,9 +140,10 @@ impl Kv for KvService {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        let revision = Revision(request.into_inner().revision);
+        let (caller, request) = Caller::part(request);
+        let revision = Revision(request.revision);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::Root, |state, _| {
                 state.watches.read_ahead(&state.store);
                 let header = state.store.compact(revision)?;
                 Ok(pb::CompactionResponse {
@@ -131,15 +152,6 @@ impl Kv for KvService {
             })
             .await
     }
-}
-
-/// Refuses what etcd refuses by the look of a request: first what it holds, then its size.
-fn check(txn: &Txn, bytes: usize) -> Result<(), Status> {
-    txn.check().map_err(refused)?;
-    if may_write(txn) && bytes + ENVELOPE_BYTES > MAX_REQUEST_BYTES {
-        return Err(refused(Error::RequestTooLarge));
-    }
-    Ok(())
 }
 
 /// Applies a transaction of one operation.

@@ -8,8 +8,11 @@ use quorate_wire::etcdserverpb::{self as pb, lease_server::Lease};
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use crate::{
+    access::Need,
+    caller::Caller,
     convert::{header_to_wire, ttl_from_wire, ttl_to_wire},
     shared::Shared,
+    status::refused,
 };
 
 /// What etcd tells to be left of a lease that it does not know.
@@ -32,7 +35,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = Caller::part(request);
         let ttl = ttl_from_wire(request.ttl);
         // A client that outlives its server must not find its id given to somebody else.
         let id = match request.id {
@@ -40,7 +43,7 @@ impl Lease for LeaseService {
             id => id,
         };
         self.shared
-            .answer(|state, now| {
+            .answer(&caller, Need::User, |state, now| {
                 let granted = state.store.grant(now, LeaseId(id), ttl)?;
                 Ok(pb::LeaseGrantResponse {
                     header: Some(header_to_wire(granted.header)),
@@ -56,9 +59,10 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        let id = LeaseId(request.into_inner().id);
+        let (caller, request) = Caller::part(request);
+        let id = LeaseId(request.id);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::WriteLease(id), |state, _| {
                 let header = state.store.revoke(id)?;
                 Ok(pb::LeaseRevokeResponse {
                     header: Some(header_to_wire(header)),
@@ -73,13 +77,18 @@ impl Lease for LeaseService {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<BoxStream<pb::LeaseKeepAliveResponse>>, Status> {
         let shared = Arc::clone(&self.shared);
-        let answers = request.into_inner().map(move |request| {
+        let (caller, requests) = Caller::part(request);
+        let answers = requests.map(move |request| {
             let id = request?.id;
-            Ok(shared.with(|state, now| pb::LeaseKeepAliveResponse {
-                ttl: ttl_to_wire(state.store.keep_alive(now, LeaseId(id))),
-                header: state.header(),
-                id,
-            }))
+            let answer = shared.with(|state, now| {
+                state.permit(now, &caller, Need::WriteLease(LeaseId(id)))?;
+                Ok(pb::LeaseKeepAliveResponse {
+                    ttl: ttl_to_wire(state.store.keep_alive(now, LeaseId(id))),
+                    header: state.header(),
+                    id,
+                })
+            });
+            answer.map_err(refused)
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -88,10 +97,15 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = Caller::part(request);
         let id = LeaseId(request.id);
+        let need = if request.keys {
+            Need::ReadLease(id)
+        } else {
+            Need::User
+        };
         self.shared
-            .answer(|state, now| {
+            .answer(&caller, need, |state, now| {
                 let status = state.store.lease_status(now, id, request.keys);
                 Ok(pb::LeaseTimeToLiveResponse {
                     header: Some(header_to_wire(status.header)),
@@ -106,10 +120,11 @@ impl Lease for LeaseService {
 
     async fn lease_leases(
         &self,
-        _request: Request<pb::LeaseLeasesRequest>,
+        request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::ReadLeases, |state, _| {
                 let leases = state.store.leases().into_iter();
                 Ok(pb::LeaseLeasesResponse {
                     header: state.header(),

@@ -22,7 +22,10 @@
 //! # What a client can tell from a real etcd
 //!
 //! - what it can tell of the store itself: see the crate `quorate-engine`
-//! - authentication cannot be enabled; users and roles are kept, and passwords are not
+//! - a watch without an end needs the right to read all that it tells; a real etcd is content with
+//!   the right to read its first key
+//! - all tokens end with the server; and they are etcd's simple ones, which are in no need to be
+//!   exchanged when users and roles change
 //! - there is one member, and there will be no other; it takes no snapshot
 //! - the services Lock and Election answer "unimplemented"
 //! - a request for progress is answered even on a stream without watches, and after all that there
@@ -46,6 +49,8 @@
 //! - `connection`: connections, which end with the server
 //! - `shared`: the store behind its lock, and the task that expires its leases
 //! - `watches`: all watches, and whom a change concerns
+//! - `access`: who may do what; every handler names what it needs
+//! - `caller`, `token`, `password`: who asks, and how that is proved
 //! - `kv`, `lease`, `watch`, `cluster`, `maintenance`, `auth`, `recipes`: one gRPC service each, and
 //!   the two that are not served
 //! - `convert`: etcd's messages and the store's vocabulary
@@ -55,20 +60,28 @@
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod access;
 mod auth;
 mod builder;
+mod calls;
+mod caller;
 mod cluster;
 mod connection;
 mod convert;
 mod error;
+mod gateway;
+mod health;
 mod kv;
 mod lease;
 mod maintenance;
+mod metrics;
+mod password;
 mod plain;
 mod recipes;
 mod server;
 mod shared;
 mod status;
+mod token;
 mod watch;
 mod watches;
 

@@ -6,9 +6,13 @@ use quorate_engine::{Error, KeyRange, LeaseId, Range, Revision};
 use quorate_wire::etcdserverpb::{
     self as pb, alarm_request::AlarmAction, maintenance_server::Maintenance,
 };
-use tonic::{Request, Response, Status, codegen::BoxStream};
+use tonic::{Code, Request, Response, Status, codegen::BoxStream};
 
-use crate::shared::{Shared, State, VERSION};
+use crate::{
+    access::Need,
+    caller::Caller,
+    shared::{Shared, State, VERSION},
+};
 
 pub(crate) struct MaintenanceService {
     shared: Arc<Shared>,
@@ -19,6 +23,14 @@ impl MaintenanceService {
         let shared = Arc::clone(shared);
         Self { shared }
     }
+
+    /// Tells who might ask for it why something is not done.
+    async fn refuse<T>(&self, caller: &Caller, reason: &str) -> Result<T, Status> {
+        self.shared
+            .answer(caller, Need::Root, |_, _| Ok(()))
+            .await?;
+        Err(Status::unimplemented(reason))
+    }
 }
 
 #[tonic::async_trait]
@@ -28,14 +40,19 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
-        let action = AlarmAction::try_from(request.into_inner().action)
+        let (caller, request) = Caller::part(request);
+        let action = AlarmAction::try_from(request.action)
             .map_err(|_| Status::invalid_argument("an unknown action on alarms"))?;
+        let need = match action {
+            AlarmAction::Get => Need::User,
+            AlarmAction::Activate | AlarmAction::Deactivate => Need::Root,
+        };
         if action == AlarmAction::Activate {
             let reason = "a store in memory cannot be put in a state of alarm";
-            return Err(Status::unimplemented(reason));
+            return self.refuse(&caller, reason).await;
         }
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, need, |state, _| {
                 Ok(pb::AlarmResponse {
                     header: state.header(),
                     alarms: Vec::new(),
@@ -46,10 +63,11 @@ impl Maintenance for MaintenanceService {
 
     async fn status(
         &self,
-        _request: Request<pb::StatusRequest>,
+        request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::Root, |state, _| {
                 let header = state.store.header();
                 // Every write is an entry of a log, as far as anyone can tell.
                 let index = header.revision.0.unsigned_abs();
@@ -75,38 +93,43 @@ impl Maintenance for MaintenanceService {
     /// Memory has no gaps to be closed.
     async fn defragment(
         &self,
-        _request: Request<pb::DefragmentRequest>,
+        request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::Root, |state, _| {
                 Ok(pb::DefragmentResponse {
                     header: state.header(),
                 })
             })
             .await
+            .map_err(bare)
     }
 
     async fn hash(
         &self,
-        _request: Request<pb::HashRequest>,
+        request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::Root, |state, _| {
                 Ok(pb::HashResponse {
                     header: state.header(),
                     hash: hash(state, Revision::ZERO)?,
                 })
             })
             .await
+            .map_err(bare)
     }
 
     async fn hash_kv(
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        let asked = Revision(request.into_inner().revision);
+        let (caller, request) = Caller::part(request);
+        let asked = Revision(request.revision);
         self.shared
-            .answer(|state, _| {
+            .answer(&caller, Need::Root, |state, _| {
                 let revision = match asked {
                     Revision::ZERO => state.store.header().revision,
                     revision => revision,
@@ -119,31 +142,47 @@ impl Maintenance for MaintenanceService {
                 })
             })
             .await
+            .map_err(bare)
     }
 
     async fn snapshot(
         &self,
-        _request: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<BoxStream<pb::SnapshotResponse>>, Status> {
+        let (caller, _) = Caller::part(request);
         let reason = "a store in memory has no database file to take a snapshot of";
-        Err(Status::unimplemented(reason))
+        self.refuse(&caller, reason).await.map_err(bare)
     }
 
     async fn move_leader(
         &self,
-        _request: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         let reason = "a store in memory has one member, which leads";
-        Err(Status::unimplemented(reason))
+        self.refuse(&caller, reason).await
     }
 
     async fn downgrade(
         &self,
-        _request: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        let (caller, _) = Caller::part(request);
         let reason = "a store in memory has one version";
-        Err(Status::unimplemented(reason))
+        self.refuse(&caller, reason).await
     }
+}
+
+/// Some calls tell who may not make them so in the words that etcd has inside, and no code.
+fn bare(status: Status) -> Status {
+    let inner = match (status.code(), status.message()) {
+        (Code::InvalidArgument, "etcdserver: user name is empty") => "auth: user name is empty",
+        (Code::FailedPrecondition, "etcdserver: user name not found") => "auth: user not found",
+        (Code::PermissionDenied, _) => "auth: permission denied",
+        (Code::Unauthenticated, _) => "auth: invalid auth token",
+        _ => return status,
+    };
+    Status::unknown(inner)
 }
 
 /// The hash of what can be read at a revision, by FNV-1a: equal stores have equal hashes.

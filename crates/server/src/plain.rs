@@ -1,38 +1,99 @@
-//! What is served beside gRPC on the same port, and the one error that tonic words otherwise than
-//! etcd.
+//! What is served beside gRPC on the same port, and the errors that tonic words otherwise than etcd.
+
+use std::sync::Arc;
 
 use axum::{
-    http::{HeaderValue, header::CONTENT_TYPE},
-    middleware::map_response,
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::{from_fn_with_state, map_response},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::any,
 };
+use prost_reflect::DescriptorPool;
 use tonic::{Code, Status, service::Routes};
+use tower::Service;
 
-use crate::{server::MAX_MESSAGE_BYTES, shared::VERSION};
+use crate::{
+    calls::{Calls, count},
+    gateway::Gateway,
+    health, metrics,
+    server::MAX_MESSAGE_BYTES,
+    shared::{Shared, VERSION},
+};
 
-/// Adds `/health` and `/version` to the services.
-pub(crate) fn beside(services: Routes) -> Routes {
-    let router = services
-        .into_axum_router()
-        .route("/health", get(health))
-        .route("/version", get(version))
-        .layer(map_response(reword));
-    Routes::from(router)
+/// What browsers are told, as by default etcd tells them: pages of any origin may ask.
+const ORIGINS: [(HeaderName, HeaderValue); 3] = [
+    (
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("accept, content-type, authorization"),
+    ),
+    (
+        header::ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"),
+    ),
+    (
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        HeaderValue::from_static("*"),
+    ),
+];
+
+/// Adds to the services what is not gRPC.
+pub(crate) fn beside(services: Routes, shared: &Arc<Shared>) -> Routes {
+    let pool =
+        DescriptorPool::decode(quorate_wire::DESCRIPTORS).expect("the descriptors are generated");
+    let calls = Arc::new(Calls::new(&pool));
+    let counting = from_fn_with_state(Arc::clone(&calls), count);
+    let services = services.into_axum_router();
+    let services = services.layer(map_response(reword)).layer(counting);
+    let gateway = Gateway::new(&pool, services.clone());
+    let plain = health::routes()
+        .merge(metrics::routes(shared, &calls))
+        .route("/version", any(version))
+        .fallback(async || (StatusCode::NOT_FOUND, "404 page not found\n"));
+    let rest = async move |request| rest(gateway.clone(), plain.clone(), request).await;
+    Routes::from(services.fallback(rest))
 }
 
-async fn health() -> impl IntoResponse {
-    json(r#"{"health":"true","reason":""}"#.to_owned())
+/// Answers what no service does.
+async fn rest(gateway: Gateway, mut plain: Router, request: Request) -> Response {
+    let is_grpc = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc {
+        let path = request.uri().path().trim_start_matches('/');
+        let service = path.split('/').next().unwrap_or_default();
+        let status = Status::unimplemented(format!("unknown service {service}"));
+        return status.into_http::<Body>();
+    }
+    let mut response = if request.method() == Method::OPTIONS {
+        StatusCode::OK.into_response()
+    } else if Gateway::has(request.uri().path()) {
+        gateway.answer(request).await
+    } else {
+        let Ok(response) = plain.call(request).await;
+        response
+    };
+    response.headers_mut().extend(ORIGINS);
+    response
 }
 
-async fn version() -> impl IntoResponse {
-    json(format!(
-        r#"{{"etcdserver":"{VERSION}","etcdcluster":"{VERSION}"}}"#
-    ))
+async fn version(method: Method) -> Response {
+    get_only(&method).unwrap_or_else(|| {
+        let text = format!(r#"{{"etcdserver":"{VERSION}","etcdcluster":"{VERSION}"}}"#);
+        ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+    })
 }
 
-fn json(text: String) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], text)
+/// Refuses a request that does not get, even one for the head of what could be got.
+pub(crate) fn get_only(method: &Method) -> Option<Response> {
+    (method != Method::GET).then(|| {
+        let allowed = [(header::ALLOW, "GET")];
+        let text = "Method Not Allowed\n";
+        (StatusCode::METHOD_NOT_ALLOWED, allowed, text).into_response()
+    })
 }
 
 /// Puts tonic's refusal of a message that is too large in etcd's words and code.

@@ -119,7 +119,7 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
         MaintenanceServer(MaintenanceService::new(shared)),
         WatchServer(WatchService::new(shared)),
     };
-    plain::beside(routes)
+    plain::beside(routes, shared)
 }
 
 pub(crate) async fn serve(

@@ -11,7 +11,10 @@ use quorate_wire::etcdserverpb as pb;
 use tokio::{sync::Notify, time::Instant};
 use tonic::{Response, Status};
 
-use crate::{convert::header_to_wire, status::refused, watches::Watches};
+use crate::{
+    access::Need, caller::Caller, convert::header_to_wire, status::refused, token::Tokens,
+    watches::Watches,
+};
 
 /// The version of etcd that is served.
 pub(crate) const VERSION: &str = "3.5.0";
@@ -30,6 +33,7 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) watches: Watches,
+    pub(crate) tokens: Tokens,
     /// Until when the expiry task sleeps.
     timer: Option<Duration>,
 }
@@ -43,6 +47,7 @@ impl Shared {
             state: Mutex::new(State {
                 store: Store::new(fastrand::u64(1..), fastrand::u64(1..)),
                 watches: Watches::default(),
+                tokens: Tokens::default(),
                 timer: None,
             }),
             nudge: Notify::new(),
@@ -79,12 +84,18 @@ impl Shared {
         answer
     }
 
-    /// Answers a request of gRPC.
+    /// Answers a request of gRPC, if its caller may ask for it.
     pub(crate) async fn answer<T>(
         &self,
+        caller: &Caller,
+        need: Need<'_>,
         call: impl FnOnce(&mut State, Duration) -> Result<T, Error>,
     ) -> Result<Response<T>, Status> {
-        self.with(call).map(Response::new).map_err(refused)
+        let answer = self.with(|state, now| {
+            state.permit(now, caller, need)?;
+            call(state, now)
+        });
+        answer.map(Response::new).map_err(refused)
     }
 }
 

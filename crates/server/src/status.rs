@@ -9,20 +9,25 @@ pub(crate) fn refused(refusal: Refusal) -> Status {
         Refusal::Compacted { .. } | Refusal::FutureRevision | Refusal::LeaseTtlTooLarge => {
             Code::OutOfRange
         }
-        Refusal::DuplicateKey
+        Refusal::AuthenticationFailed
+        | Refusal::DuplicateKey
         | Refusal::EmptyKey
         | Refusal::EmptyWatchRange
         | Refusal::InvalidAuthManagement
         | Refusal::KeyNotFound
         | Refusal::LeaseProvided
+        | Refusal::PermissionNotGiven
         | Refusal::RequestTooLarge
         | Refusal::RoleNameEmpty
         | Refusal::TooManyOps
         | Refusal::UserNameEmpty
         | Refusal::ValueProvided => Code::InvalidArgument,
+        Refusal::InvalidToken => Code::Unauthenticated,
         Refusal::LeaseNotFound => Code::NotFound,
         Refusal::NoSpace => Code::ResourceExhausted,
-        Refusal::LeaseExists
+        Refusal::PermissionDenied => Code::PermissionDenied,
+        Refusal::AuthenticationNotEnabled
+        | Refusal::LeaseExists
         | Refusal::PermissionNotGranted
         | Refusal::RoleExists
         | Refusal::RoleNotFound

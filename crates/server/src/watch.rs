@@ -20,9 +20,12 @@ use tokio::time::{Sleep, sleep};
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 
 use crate::{
+    access::Need,
+    caller::Caller,
     convert::{event_to_wire, header_to_wire, watch_from_wire},
     server::MAX_MESSAGE_BYTES,
     shared::{Shared, State},
+    status::refused,
 };
 
 /// The id of no watch: etcd refuses a watch under it, and tells the progress of all.
@@ -48,6 +51,7 @@ impl Watch for WatchService {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<BoxStream<WatchResponse>>, Status> {
+        let (caller, requests) = Caller::part(request);
         let shared = Arc::clone(&self.shared);
         let stream = shared.lock().watches.open();
         let changes = Changes {
@@ -57,7 +61,8 @@ impl Watch for WatchService {
                 sleep: None,
             },
             shared,
-            requests: Some(request.into_inner()),
+            caller,
+            requests: Some(requests),
             options: HashMap::new(),
             replies: VecDeque::new(),
             batch: None,
@@ -74,6 +79,9 @@ impl Watch for WatchService {
 struct Changes {
     shared: Arc<Shared>,
     stream: u64,
+    /// Who is asked for his rights at each watch. A watch that he had the right to goes on whatever
+    /// becomes of it, as in etcd.
+    caller: Caller,
     /// None once the client has said that there will be no more.
     requests: Option<Streaming<pb::WatchRequest>>,
     options: HashMap<i64, Options>,
@@ -154,15 +162,20 @@ impl Changes {
         let asked_id = request.watch_id;
         let watch = watch_from_wire(request);
         let stream = self.stream;
-        let (created, header) = self.shared.with(|state, _| {
-            let State { store, watches, .. } = state;
+        let caller = &self.caller;
+        let (created, header) = self.shared.with(|state, now| {
             let create = || -> Result<i64, String> {
                 let watch = watch.ok_or("an unknown filter")?;
+                if watch.start >= Revision::ZERO {
+                    let permit = state.permit(now, caller, Need::Read(&watch.keys));
+                    permit.map_err(denied)?;
+                }
+                let State { store, watches, .. } = state;
                 let (watcher, _) = Watcher::new(store, watch).map_err(|it| it.to_string())?;
                 let added = watches.add(stream, asked_id, watcher);
                 Ok(added.ok_or("mvcc: duplicate watch ID provided on the WatchStream")?)
             };
-            (create(), Some(header_to_wire(store.header())))
+            (create(), state.header())
         });
         let mut response = WatchResponse {
             header,
@@ -348,6 +361,16 @@ impl Timer {
         }
         elapsed
     }
+}
+
+/// Why a watch is refused to who may not have it: a status of gRPC, as Go prints it.
+fn denied(refusal: Error) -> String {
+    let status = refused(refusal);
+    format!(
+        "rpc error: code = {:?} desc = {}",
+        status.code(),
+        status.message()
+    )
 }
 
 /// The end of a watch whose next change is gone. etcd's header then shows no revision.

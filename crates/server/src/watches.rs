@@ -138,6 +138,17 @@ impl Watches {
         None
     }
 
+    /// How many streams there are.
+    pub(crate) fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// How many watches there are in all streams.
+    pub(crate) fn watch_count(&self) -> usize {
+        let counts = self.streams.values().map(|stream| stream.watches.len());
+        counts.sum()
+    }
+
     /// Whether a watch is there and has told all that there was to tell.
     pub(crate) fn is_up_to_date(&self, stream: u64, id: i64) -> bool {
         let watch = self

@@ -12,6 +12,7 @@
 //! - **client** (default): a client for every service.
 //! - **server**: a trait and a server for every service. A method that an implementation leaves out
 //!   answers "unimplemented".
+//! - **descriptors**: the descriptors of all messages and services, encoded.
 
 /// Declares a module whose text is generated, with the lints that generated text cannot heed.
 macro_rules! generated {
@@ -48,3 +49,7 @@ generated! {
     #[doc = "The lock service that runs inside a server."]
     v3lockpb = "gen/v3lockpb.rs";
 }
+
+/// The descriptors of all messages and services: an encoded `google.protobuf.FileDescriptorSet`.
+#[cfg(feature = "descriptors")]
+pub const DESCRIPTORS: &[u8] = include_bytes!("gen/descriptors.bin");

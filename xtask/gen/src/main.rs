@@ -3,6 +3,11 @@
 
 use std::{collections::BTreeMap, error::Error, fs, path::Path, process::ExitCode};
 
+use prost::Message;
+
+/// The file that holds the descriptors of all messages and services.
+const DESCRIPTORS: &str = "descriptors.bin";
+
 fn main() -> ExitCode {
     let outcome = match &*std::env::args().skip(1).collect::<Vec<_>>() {
         [] => write(),
@@ -41,11 +46,12 @@ fn check() -> Result<(), Box<dyn Error>> {
     names.sort();
     names.dedup();
     for name in names {
-        let side = |files: &BTreeMap<String, String>| files.get(name).cloned().unwrap_or_default();
+        let side = |files: &BTreeMap<String, Vec<u8>>| files.get(name).cloned().unwrap_or_default();
         let (old, new) = (side(&committed), side(&fresh));
         if old == new {
             continue;
         }
+        let (old, new) = (String::from_utf8_lossy(&old), String::from_utf8_lossy(&new));
         let line = old
             .lines()
             .zip(new.lines())
@@ -64,13 +70,17 @@ fn check() -> Result<(), Box<dyn Error>> {
 }
 
 /// The files that belong into `src/gen`, by name.
-fn generate() -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+fn generate() -> Result<BTreeMap<String, Vec<u8>>, Box<dyn Error>> {
     let proto = wire().join("proto");
     let mut sources = fs::read_dir(&proto)?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<Vec<_>, _>>()?;
     sources.sort();
     let descriptors = protox::compile(&sources, [&proto])?;
+    let mut bare = descriptors.clone();
+    for file in &mut bare.file {
+        file.source_code_info = None; // large, and of use to generators only
+    }
     let out = tempfile::tempdir()?;
     tonic_prost_build::configure()
         .out_dir(out.path())
@@ -80,16 +90,18 @@ fn generate() -> Result<BTreeMap<String, String>, Box<dyn Error>> {
         .client_mod_attribute(".", r#"#[cfg(feature = "client")]"#)
         .server_mod_attribute(".", r#"#[cfg(feature = "server")]"#)
         .compile_fds(descriptors)?;
-    read(out.path())
+    let mut files = read(out.path())?;
+    files.insert(DESCRIPTORS.to_owned(), bare.encode_to_vec());
+    Ok(files)
 }
 
 /// Every file of a directory, by name.
-fn read(directory: &Path) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+fn read(directory: &Path) -> Result<BTreeMap<String, Vec<u8>>, Box<dyn Error>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        files.insert(name, fs::read_to_string(entry.path())?);
+        files.insert(name, fs::read(entry.path())?);
     }
     Ok(files)
 }

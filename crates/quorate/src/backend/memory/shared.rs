@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use quorate_engine::{Key, Revision, Store, WatchBatch, Watcher};
+use bytes::Bytes;
+use quorate_engine::{Key, Password, Revision, Store, WatchBatch, Watcher};
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use crate::{
@@ -293,9 +294,18 @@ impl State {
                     revision: auth.revision(),
                 });
             }
-            AuthRequest::UserAdd { name, password: _ } => auth.add_user(&name)?,
+            // Nobody authenticates here, so no password is kept.
+            AuthRequest::UserAdd { name, password } => auth.add_user(
+                &name,
+                match password {
+                    Some(_) => Password::Hash(Bytes::new()),
+                    None => Password::None,
+                },
+            )?,
             AuthRequest::UserDelete { name } => auth.delete_user(&name)?,
-            AuthRequest::UserChangePassword { name, password: _ } => auth.change_password(&name)?,
+            AuthRequest::UserChangePassword { name, password: _ } => {
+                auth.change_password(&name, Bytes::new())?;
+            }
             AuthRequest::UserRoles { name } => return Ok(names(&mut auth.roles_of(&name)?)),
             AuthRequest::UserList => return Ok(names(&mut auth.users())),
             AuthRequest::UserGrantRole { name, role } => auth.grant_role(&name, &role)?,
