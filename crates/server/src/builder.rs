@@ -1,13 +1,15 @@
 //! How a server is to be.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::net::{TcpListener, lookup_host};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Error, Result, Server,
+    address::{Address, check_url},
     connection::connections,
+    idle::Open,
+    listener::Listener,
     server::{routes, serve, spawn},
     shared::{Shared, expire},
 };
@@ -15,11 +17,15 @@ use crate::{
 /// Where a server listens unless told otherwise: a free port that only this machine reaches.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:0";
 
+/// How the URL of a port begins.
+const SCHEME: &str = "http";
+
 /// How often etcd tells a quiet watch that asked for it how far it has come.
 const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The shortest time between two tidings of progress: none at all would keep a thread busy.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
 /// What a [`Server`] shall be like.
 ///
 /// ```
@@ -28,7 +34,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// use quorate_server::{Error, Server};
 ///
 /// let server = Server::builder().listen("localhost:0").start().await?;
-/// assert!(server.addr().ip().is_loopback());
+/// assert!(server.addr().is_some_and(|addr| addr.ip().is_loopback()));
 ///
 /// let refused = Server::builder().listen("0.0.0.0:0").start().await;
 /// assert!(matches!(refused, Err(Error::Remote { .. })));
@@ -38,15 +44,32 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 pub struct Builder {
     address: String,
+    advertised: Option<String>,
     allow_remote: bool,
     progress_interval: Duration,
 }
 
 impl Builder {
-    /// Listens on `address`, a host and a port; port zero is any free one. 127.0.0.1:0 by default.
+    /// Listens on `address`: a host and a port, where port zero is any free one, or `unix:` and the
+    /// path of a Unix socket. 127.0.0.1:0 by default.
+    ///
+    /// A Unix socket is for the user who runs the server, and for nobody else. Its file takes the
+    /// place of one that a dead server has left behind, never of another file, and goes with the
+    /// server.
     #[must_use]
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.address = address.into();
+        self
+    }
+
+    /// Tells clients that ask for the members of the cluster that this is the member's URL. Some
+    /// connect to what they are told.
+    ///
+    /// By default it is the URL that the server listens on. A server that listens on all addresses,
+    /// as on 0.0.0.0, tells the one by which its machine goes to others.
+    #[must_use]
+    pub fn advertise(mut self, url: impl Into<String>) -> Self {
+        self.advertised = Some(url.into());
         self
     }
 
@@ -69,51 +92,45 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`Error::Address`], [`Error::Remote`] or [`Error::Listen`].
+    /// [`Error::Address`], [`Error::Advertise`], [`Error::Listen`] or [`Error::Remote`].
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
     pub async fn start(self) -> Result<Server> {
-        let asked = self.resolve().await?;
-        if !self.allow_remote && !asked.ip().is_loopback() {
-            return Err(Error::Remote { address: asked });
+        let asked = Address::resolve(&self.address).await?;
+        if let Address::Tcp(address) = asked
+            && !self.allow_remote
+            && !address.ip().is_loopback()
+        {
+            return Err(Error::Remote { address });
         }
-        let cannot_listen = |cause| Error::Listen {
-            address: asked,
-            cause,
-        };
-        let listener = TcpListener::bind(asked).await.map_err(cannot_listen)?;
-        let address = listener.local_addr().map_err(cannot_listen)?;
-        let url = format!("http://{address}");
+        if let Some(url) = &self.advertised {
+            check_url(url)?;
+        }
+        let listener = Listener::open(asked).await?;
+        let address = listener.addr();
+        let url = listener.url(SCHEME);
+        let advertised = self.advertised;
+        let advertised = advertised.unwrap_or_else(|| listener.advertised(SCHEME));
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let shared = Shared::new(url.clone(), self.progress_interval.max(MIN_INTERVAL));
-        let serving = serve(
-            routes(&shared),
-            connections(listener, stop.clone(), tasks.clone()),
-        );
-        spawn(&tasks, &stop, serving);
-        spawn(&tasks, &stop, expire(shared));
+        let open = Open::default();
+        let shared = Shared::new(advertised, self.progress_interval.max(MIN_INTERVAL));
+        let connections = connections(listener, stop.clone(), tasks.clone(), open.clone());
+        spawn(&tasks, &stop, serve(routes(&shared), connections));
+        spawn(&tasks, &stop, expire(Arc::clone(&shared)));
         tasks.close();
         tracing::debug!(%url, "serving a store");
         Ok(Server {
             address,
             url,
+            shared,
+            open,
             tasks,
             stop: stop.drop_guard(),
         })
-    }
-
-    async fn resolve(&self) -> Result<SocketAddr> {
-        let unusable = |cause| Error::Address {
-            address: self.address.clone(),
-            cause,
-        };
-        let mut found = lookup_host(&self.address).await.map_err(unusable)?;
-        let nowhere = || unusable(io::Error::other("the name has no address"));
-        found.next().ok_or_else(nowhere)
     }
 }
 
@@ -121,6 +138,7 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             address: DEFAULT_ADDRESS.to_owned(),
+            advertised: None,
             allow_remote: false,
             progress_interval: DEFAULT_PROGRESS_INTERVAL,
         }

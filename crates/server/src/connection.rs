@@ -9,52 +9,63 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::stream;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 use tonic::transport::server::Connected;
 
+use crate::{
+    authority::Repair,
+    idle::{Counted, Open},
+    listener::{Io, Listener},
+};
+
 /// How long to wait when the system gives no connection, as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The connections that arrive, without end: a failure to accept one concerns that one.
 pub(crate) fn connections(
-    listener: TcpListener,
+    listener: Listener,
     stop: CancellationToken,
     tasks: TaskTracker,
+    open: Open,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    stream::unfold((listener, stop, tasks), async |(listener, stop, tasks)| {
-        let socket = loop {
-            match listener.accept().await {
-                Ok((socket, _)) => break socket,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        };
-        // Without it small answers wait for each other; a socket that refuses works all the same.
-        let _ = socket.set_nodelay(true);
-        let connection = Connection {
-            socket,
-            stopped: Box::pin(stop.clone().cancelled_owned()),
-            _task: tasks.token(),
-        };
-        Some((Ok(connection), (listener, stop, tasks)))
+    stream::unfold(listener, move |listener| {
+        let (stop, tasks, open) = (stop.clone(), tasks.clone(), open.clone());
+        async move {
+            let connection = Connection {
+                socket: accept(&listener).await,
+                repair: Repair::default(),
+                stopped: Box::pin(stop.cancelled_owned()),
+                _counted: open.count(),
+                _task: tasks.token(),
+            };
+            Some((Ok(connection), listener))
+        }
     })
+}
+
+async fn accept(listener: &Listener) -> Box<dyn Io> {
+    loop {
+        match listener.accept().await {
+            Ok(socket) => return socket,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
 }
 
 /// A socket that is at its end when the server stops. Whoever serves it notices, as when the peer
 /// hangs up, and goes.
-#[derive(Debug)]
 pub(crate) struct Connection {
-    socket: TcpStream,
+    socket: Box<dyn Io>,
+    repair: Repair,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    _counted: Counted,
     /// Lets the server wait until nobody holds this connection.
     _task: TaskTrackerToken,
 }
@@ -74,7 +85,8 @@ impl AsyncRead for Connection {
         if self.has_stopped(cx) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
+        let Self { socket, repair, .. } = &mut *self;
+        repair.poll_read(socket, cx, buffer)
     }
 }
 

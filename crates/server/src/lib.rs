@@ -36,17 +36,15 @@
 //! - a stream of watches answers with its headers at once, a real etcd with its first message
 //! - the hash of the store is that of what can be read at a revision
 //!
-//! Requests whose `:authority` is no authority are refused before they get here, with a stream that
-//! ends in PROTOCOL_ERROR: Go's HTTP/2 lets them pass, and Rust's does not. Go clients send such ones
-//! in two cases. For `endpoint status`, `endpoint hashkv` and `defrag` etcdctl 3.4 needs an endpoint
-//! without `http://`, as [`Server::addr`] is; and the library's 3.5.0, and releases up to 3.5.9 with
-//! several endpoints, send a list where the authority should be.
-//!
 //! # Layout
 //!
 //! - `server`: [`Server`], the entry
 //! - `builder`: [`Builder`], how it is to be
+//! - `address`: where it listens, and what it says of that
+//! - `listener`, `unix`: ports and Unix sockets
 //! - `connection`: connections, which end with the server
+//! - `authority`: requests that HTTP/2 in Rust refuses, and Go's does not
+//! - `idle`: when nobody needs the server
 //! - `shared`: the store behind its lock, and the task that expires its leases
 //! - `watches`: all watches, and whom a change concerns
 //! - `access`: who may do what; every handler names what it needs
@@ -61,7 +59,9 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod access;
+mod address;
 mod auth;
+mod authority;
 mod builder;
 mod calls;
 mod caller;
@@ -71,8 +71,10 @@ mod convert;
 mod error;
 mod gateway;
 mod health;
+mod idle;
 mod kv;
 mod lease;
+mod listener;
 mod maintenance;
 mod metrics;
 mod password;
@@ -82,6 +84,8 @@ mod server;
 mod shared;
 mod status;
 mod token;
+#[cfg(unix)]
+mod unix;
 mod watch;
 mod watches;
 

@@ -19,9 +19,18 @@ use tokio_util::{
 use tonic::service::Routes;
 
 use crate::{
-    Builder, Result, auth::AuthService, cluster::ClusterService, connection::Connection,
-    kv::KvService, lease::LeaseService, maintenance::MaintenanceService, plain, recipes::Unserved,
-    shared::Shared, watch::WatchService,
+    Builder, Result,
+    auth::AuthService,
+    cluster::ClusterService,
+    connection::Connection,
+    idle::{Open, idle},
+    kv::KvService,
+    lease::LeaseService,
+    maintenance::MaintenanceService,
+    plain,
+    recipes::Unserved,
+    shared::Shared,
+    watch::WatchService,
 };
 
 /// The largest message that is read: etcd's limit of a request, and its allowance for what gRPC adds.
@@ -36,10 +45,11 @@ const PING_PATIENCE: Duration = Duration::from_secs(20);
 /// It runs on the runtime that it was started on. Dropping it stops it as if its process were killed:
 /// connections break, streams end, and the store is gone once its tasks have noticed.
 /// [`stop`](Server::stop) waits for that.
-#[derive(Debug)]
 pub struct Server {
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Option<SocketAddr>,
     pub(crate) url: String,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) open: Open,
     /// What the server and its connections run as.
     pub(crate) tasks: TaskTracker,
     /// Ends all of them.
@@ -51,7 +61,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error::Listen`].
+    /// [`Error::Listen`](crate::Error::Listen).
     pub async fn start() -> Result<Self> {
         Self::builder().start().await
     }
@@ -61,14 +71,37 @@ impl Server {
         Builder::default()
     }
 
-    /// Where it listens.
-    pub const fn addr(&self) -> SocketAddr {
+    /// The address and the port that it listens on; none for a Unix socket.
+    pub const fn addr(&self) -> Option<SocketAddr> {
         self.address
     }
 
-    /// Where it listens, as clients take it: `http://127.0.0.1:2379`.
+    /// Where a client of this machine reaches it: `http://127.0.0.1:2379`, or `unix:///path`.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Waits until nobody needs the server: it had no connection and no lease for so long.
+    ///
+    /// # Cancel safety
+    ///
+    /// To wait again begins anew.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate_server::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let server = quorate_server::Server::start().await?;
+    /// server.idle(Duration::from_millis(5)).await;
+    /// server.stop().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn idle(&self, after: Duration) {
+        idle(&self.open, &self.shared, after).await;
     }
 
     /// Stops the server, and waits until its port is free and all its connections are gone.
@@ -79,6 +112,13 @@ impl Server {
     pub async fn stop(self) {
         drop(self.stop);
         self.tasks.wait().await;
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Server");
+        shown.field("url", &self.url).finish_non_exhaustive()
     }
 }
 

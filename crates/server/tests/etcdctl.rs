@@ -166,11 +166,11 @@ async fn the_member_tells_of_itself() {
     for (args, expected) in [
         (&["endpoint", "status"][..], "3.5.0"),
         (&["endpoint", "health"], ""),
-        (&["endpoint", "hashkv"], &server.addr().to_string()),
+        (&["endpoint", "hashkv"], &server.addr().unwrap().to_string()),
         (&["defrag"], "Finished defragmenting"),
     ] {
         let mut command = etcdctl(&server, args);
-        command.env("ETCDCTL_ENDPOINTS", server.addr().to_string());
+        command.env("ETCDCTL_ENDPOINTS", server.addr().unwrap().to_string());
         let output = finished(command).await;
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{args:?}: {errors}");
