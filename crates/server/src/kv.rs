@@ -37,8 +37,8 @@ impl KvService {
     /// Refuses what etcd refuses by the look of a request: first what it holds, then its size.
     async fn check(&self, caller: &Caller, txn: &Txn, bytes: usize) -> Result<(), Status> {
         txn.check().map_err(refused)?;
-        if may_write(txn) && bytes + ENVELOPE_BYTES > MAX_REQUEST_BYTES {
-            let refuse = |_: &mut State, _| Err::<(), _>(Error::RequestTooLarge);
+        if let Err(refusal) = check_size(txn, bytes) {
+            let refuse = |_: &mut State, _| Err::<(), _>(refusal);
             self.shared.answer(caller, Need::Nothing, refuse).await?;
         }
         Ok(())
@@ -152,6 +152,14 @@ impl Kv for KvService {
             })
             .await
     }
+}
+
+/// Refuses to write what is too large for etcd.
+pub(crate) fn check_size(txn: &Txn, bytes: usize) -> Result<(), Error> {
+    if may_write(txn) && bytes + ENVELOPE_BYTES > MAX_REQUEST_BYTES {
+        return Err(Error::RequestTooLarge);
+    }
+    Ok(())
 }
 
 /// Applies a transaction of one operation.

@@ -12,8 +12,8 @@ use tokio::{sync::Notify, time::Instant};
 use tonic::{Response, Status};
 
 use crate::{
-    access::Need, caller::Caller, convert::header_to_wire, status::refused, token::Tokens,
-    watches::Watches,
+    access::Need, caller::Caller, convert::header_to_wire, queue::Queued, status::refused,
+    token::Tokens, watches::Watches,
 };
 
 /// The version of etcd that is served.
@@ -33,6 +33,7 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) store: Store,
     pub(crate) watches: Watches,
+    pub(crate) queued: Queued,
     pub(crate) tokens: Tokens,
     /// Until when the expiry task sleeps.
     timer: Option<Duration>,
@@ -47,6 +48,7 @@ impl Shared {
             state: Mutex::new(State {
                 store: Store::new(fastrand::u64(1..), fastrand::u64(1..)),
                 watches: Watches::default(),
+                queued: Queued::default(),
                 tokens: Tokens::default(),
                 timer: None,
             }),

@@ -104,6 +104,18 @@ impl Watches {
         true
     }
 
+    /// Removes all watches of a stream.
+    pub(crate) fn clear(&mut self, stream: u64) {
+        let watches = self.streams.get(&stream).map(|it| &it.watches);
+        let ids: Vec<_> = watches
+            .into_iter()
+            .flat_map(|it| it.keys().copied())
+            .collect();
+        for id in ids {
+            self.remove(stream, id);
+        }
+    }
+
     /// The next changes of one of the stream's watches, or that they were compacted away. The
     /// watches take turns.
     pub(crate) fn next(
@@ -156,6 +168,12 @@ impl Watches {
             .get(&stream)
             .and_then(|watching| watching.watches.get(&id));
         watch.is_some_and(|watch| watch.watcher.is_some() && !watch.is_ready)
+    }
+
+    /// Whether a watch of the stream may have something to tell.
+    pub(crate) fn is_ready(&self, stream: u64) -> bool {
+        let watching = self.streams.get(&stream);
+        watching.is_some_and(|watching| !watching.ready.is_empty())
     }
 
     /// Lets the next change wake `waker`. The former one is returned, to be dropped outside the lock.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use quorate_server::{Error, Server};
 use quorate_wire::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-    LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCancelRequest,
-    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, kv_client::KvClient,
-    lease_client::LeaseClient, request_op::Request, response_op::Response,
-    watch_client::WatchClient, watch_request::RequestUnion,
+    LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, SnapshotRequest, TxnRequest,
+    WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+    kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+    request_op::Request, response_op::Response, watch_client::WatchClient,
+    watch_request::RequestUnion,
 };
-use quorate_wire::{v3lockpb::LockRequest, v3lockpb::lock_client::LockClient};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -555,10 +555,10 @@ async fn an_address_that_others_reach_has_to_be_allowed() {
 #[tokio::test]
 async fn what_is_not_served_says_so() {
     let server = Server::start().await.unwrap();
-    let mut lock = LockClient::new(channel(&server).await);
-    let refused = lock.lock(LockRequest::default()).await.unwrap_err();
+    let mut maintenance = MaintenanceClient::new(channel(&server).await);
+    let refused = maintenance.snapshot(SnapshotRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("recipes"), "{refused}");
+    assert!(refused.message().contains("no database file"), "{refused}");
 }
 
 #[tokio::test]
