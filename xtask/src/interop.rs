@@ -60,7 +60,7 @@ fn compare(etcd: &Etcd, client: &dyn Fn() -> Command) -> Result<(), String> {
             "the client fails against etcd {version}:\n{expected}"
         ));
     }
-    let ours = Served::start(&serve::build("dev")?)?;
+    let ours = Served::start(&serve::build()?)?;
     let (found, succeeds) = ask(&ours.endpoint)?;
     match first_difference(&expected, &found) {
         Some(difference) => Err(format!(

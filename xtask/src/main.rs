@@ -12,6 +12,7 @@
 //! - `run`: runs commands
 //! - `serve`: our server in a process of its own
 //! - `shared`: one etcd for all tests that are content with keys of their own
+//! - `soak`: the server under load, for long
 //! - `test`: everything
 //! - `tools`: finds programs
 
@@ -23,6 +24,7 @@ mod lint;
 mod run;
 mod serve;
 mod shared;
+mod soak;
 mod test;
 mod tools;
 
@@ -40,6 +42,8 @@ chores:
   differential [--ops N] [--seed SEED]
                     compare the store in memory and the server with a real etcd by random programs
   interop           compare the server with a real etcd by clients of others
+  soak [--minutes N]
+                    run watchers and writers against the server, and watch its memory
   etcd              print the etcd that tests run against, installing it if that is possible";
 
 fn main() -> ExitCode {
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         ["gen", flags @ ..] => generate::generate(flags),
         ["interop"] => Etcd::find().and_then(|etcd| interop::rust(&etcd)),
         ["lint"] => lint::run_all(),
+        ["soak", flags @ ..] => soak::soak(flags),
         ["test", filters @ ..] => test::run_all(filters),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");

@@ -15,14 +15,13 @@ pub(crate) struct Served {
     pub(crate) endpoint: String,
 }
 
-/// Builds the program that serves, with `profile`, and tells where it is.
-pub(crate) fn build(profile: &str) -> Result<PathBuf, String> {
+/// Builds the program that serves, and tells where it is.
+pub(crate) fn build() -> Result<PathBuf, String> {
     // With the features of the tests, so that nothing is built twice.
     run(cargo()
         .args(["build", "--workspace", "--all-features"])
-        .args(["--example", "serve", "--profile", profile]))?;
-    let directory = if profile == "dev" { "debug" } else { profile };
-    Ok(target().join(directory).join("examples").join("serve"))
+        .args(["--example", "serve"]))?;
+    Ok(target().join("debug/examples/serve"))
 }
 
 impl Served {
@@ -47,10 +46,6 @@ impl Served {
             return Err(format!("{shown} does not say where it serves"));
         }
         Ok(served)
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.id()
     }
 }
 
