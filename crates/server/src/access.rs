@@ -166,7 +166,7 @@ mod tests {
 
     /// What is answered to the holder of a certificate.
     fn ask(name: &str, gateway: bool, need: Need<'_>) -> Result<(), Error> {
-        let shared = Shared::new(String::new(), NOW);
+        let shared = Shared::new(String::new(), NOW, None);
         let mut state = shared.lock();
         let auth = state.store.auth_mut();
         for (user, role) in [("root", "root"), ("ada", "r")] {
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_token_goes_before_a_certificate() {
-        let shared = Shared::new(String::new(), NOW);
+        let shared = Shared::new(String::new(), NOW, None);
         let mut state = shared.lock();
         let auth = state.store.auth_mut();
         auth.add_user("root", Password::None).expect("a new name");
