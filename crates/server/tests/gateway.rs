@@ -318,7 +318,7 @@ fn comparable(answer: &Answer) -> Vec<Value> {
     if answer.body.is_empty() || !is_json {
         return vec![json!(answer.body)];
     }
-    let lines = answer.body.lines().map(|line| serde_json::from_str(line));
+    let lines = answer.body.lines().map(serde_json::from_str);
     let mut lines: Vec<Value> = lines.collect::<Result<_, _>>().expect(&answer.body);
     for line in &mut lines {
         let message = match line.get_mut("result") {

@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn an_object_ends_with_its_last_brace() {
         assert_eq!(ends(&[r#" {"a":{"b":"}\"}"}}{"#]), Ok(Some(19)));
-        assert_eq!(ends(&[r#"{"a":"\"#, r#"\"}"#]), Ok(Some(9)));
+        assert_eq!(ends(&[r#"{"a":"\"#, r#"\"}"#]), Ok(Some(10)));
         assert_eq!(ends(&["{", "\"", "}", "\"", "}"]), Ok(Some(5)));
         assert_eq!(ends(&["{{}", " "]), Ok(None));
         assert_eq!(ends(&[" [1]"]), Err(Unexpected(b'[')));
