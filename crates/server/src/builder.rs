@@ -127,7 +127,8 @@ impl Builder {
         let tasks = TaskTracker::new();
         let open = Open::default();
         let shared = Shared::new(advertised, self.progress_interval.max(MIN_INTERVAL));
-        let control = Control::new(Arc::clone(&shared), &stop);
+        let (ending, served) = (stop.child_token(), CancellationToken::new());
+        let control = Control::new(Arc::clone(&shared), &stop, &ending);
         let connections = Connections {
             listener,
             acceptor,
@@ -135,11 +136,13 @@ impl Builder {
             tasks: tasks.clone(),
             open: open.clone(),
         };
-        spawn(
-            &tasks,
-            &stop,
-            serve(control.over(routes(&shared)), connections.stream()),
+        let serving = serve(
+            control.over(routes(&shared)),
+            connections.stream(),
+            ending.clone(),
+            served.clone().drop_guard(),
         );
+        spawn(&tasks, &stop, serving);
         spawn(&tasks, &stop, expire(Arc::clone(&shared)));
         tasks.close();
         tracing::debug!(%url, "serving a store");
@@ -150,6 +153,8 @@ impl Builder {
             open,
             control,
             tasks,
+            ending,
+            served,
             stop: stop.drop_guard(),
         })
     }

@@ -90,13 +90,18 @@ pub enum Replies {
 }
 
 impl Control {
-    pub(crate) fn new(shared: Arc<Shared>, stop: &CancellationToken) -> Self {
+    /// Connections end with `stop`, and streams with `end` already.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        stop: &CancellationToken,
+        end: &CancellationToken,
+    ) -> Self {
         Self(Arc::new(Inner {
             shared,
             replies: Mutex::default(),
             refuses_connections: AtomicBool::new(false),
             connections: Cut::new(stop),
-            streams: Cut::new(stop),
+            streams: Cut::new(end),
         }))
     }
 
