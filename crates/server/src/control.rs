@@ -183,6 +183,8 @@ impl Control {
     /// let server = Server::start().await?;
     /// let client = Client::connect(server.url()).await?;
     ///
+    /// // The client makes calls of its own when it connects.
+    /// client.get("k").await?;
     /// server.control().replies(Replies::LostNext(1));
     /// let put = client.put("k", "v");
     /// let unheard = tokio::time::timeout(Duration::from_millis(500), put).await;
