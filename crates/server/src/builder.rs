@@ -144,7 +144,8 @@ impl Builder {
         let open = Open::default();
         let interval = self.progress_interval.max(MIN_INTERVAL);
         let shared = Shared::new(advertised, interval, opened);
-        let control = Control::new(Arc::clone(&shared), &stop);
+        let (ending, served) = (stop.child_token(), CancellationToken::new());
+        let control = Control::new(Arc::clone(&shared), &stop, &ending);
         let connections = Connections {
             listener,
             acceptor,
@@ -152,11 +153,13 @@ impl Builder {
             tasks: tasks.clone(),
             open: open.clone(),
         };
-        spawn(
-            &tasks,
-            &stop,
-            serve(control.over(routes(&shared)), connections.stream()),
+        let serving = serve(
+            control.over(routes(&shared)),
+            connections.stream(),
+            ending.clone(),
+            served.clone().drop_guard(),
         );
+        spawn(&tasks, &stop, serving);
         spawn(&tasks, &stop, expire(Arc::clone(&shared)));
         spawn(&tasks, &stop, end_watches(Arc::clone(&shared)));
         tasks.close();
@@ -168,6 +171,8 @@ impl Builder {
             open,
             control,
             tasks,
+            ending,
+            served,
             stop: stop.drop_guard(),
         })
     }

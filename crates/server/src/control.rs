@@ -90,13 +90,18 @@ pub enum Replies {
 }
 
 impl Control {
-    pub(crate) fn new(shared: Arc<Shared>, stop: &CancellationToken) -> Self {
+    /// Connections end with `stop`, and streams with `end` already.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        stop: &CancellationToken,
+        end: &CancellationToken,
+    ) -> Self {
         Self(Arc::new(Inner {
             shared,
             replies: Mutex::default(),
             refuses_connections: AtomicBool::new(false),
             connections: Cut::new(stop),
-            streams: Cut::new(stop),
+            streams: Cut::new(end),
         }))
     }
 
@@ -181,6 +186,8 @@ impl Control {
     /// let server = Server::start().await?;
     /// let client = Client::connect(server.url()).await?;
     ///
+    /// // The client makes calls of its own when it connects.
+    /// client.get("k").await?;
     /// server.control().replies(Replies::LostNext(1));
     /// let put = client.put("k", "v");
     /// let unheard = tokio::time::timeout(Duration::from_millis(500), put).await;

@@ -12,6 +12,7 @@ use quorate_wire::{
     v3electionpb::election_server::ElectionServer,
     v3lockpb::lock_server::LockServer,
 };
+use tokio::time::timeout;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -54,6 +55,10 @@ pub struct Server {
     pub(crate) control: Control,
     /// What the server and its connections run as.
     pub(crate) tasks: TaskTracker,
+    /// Lets it take no more requests, and ends its streams.
+    pub(crate) ending: CancellationToken,
+    /// Cancelled once it takes no more, and has answered all.
+    pub(crate) served: CancellationToken,
     /// Ends all of them.
     pub(crate) stop: DropGuard,
 }
@@ -109,6 +114,31 @@ impl Server {
     /// What makes the server misbehave, for tests of its clients.
     pub fn control(&self) -> Control {
         self.control.clone()
+    }
+
+    /// Takes no more requests, answers those that are there, ends the streams, and stops. What takes
+    /// longer than `grace` breaks, as by [`stop`](Server::stop).
+    ///
+    /// # Cancel safety
+    ///
+    /// A server that is no longer waited for stops at once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate_server::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let server = quorate_server::Server::start().await?;
+    /// server.shutdown(Duration::from_secs(5)).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn shutdown(self, grace: Duration) {
+        self.ending.cancel();
+        let _ = timeout(grace, self.served.cancelled()).await;
+        self.stop().await;
     }
 
     /// Stops the server, and waits until its port is free and all its connections are gone.
@@ -169,9 +199,12 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
     plain::beside(routes, shared)
 }
 
+/// Serves until it is told to end, and then until all is answered.
 pub(crate) async fn serve(
     routes: Routes,
     connections: impl Stream<Item = io::Result<Connection>> + Send + 'static,
+    ending: CancellationToken,
+    _served: DropGuard,
 ) {
     let served = tonic::transport::Server::builder()
         .accept_http1(true)
@@ -179,7 +212,7 @@ pub(crate) async fn serve(
         .http2_keepalive_timeout(Some(PING_PATIENCE))
         .max_concurrent_streams(u32::MAX)
         .add_routes(routes)
-        .serve_with_incoming(connections)
+        .serve_with_incoming_shutdown(connections, ending.cancelled_owned())
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the server cannot go on");
