@@ -19,7 +19,7 @@ mod support;
 
 use crate::{
     running::{Running, is_dead, pid, run, until},
-    support::Ran,
+    support::{Ran, certificates::Certificates},
 };
 
 /// A server that serves, and the URL that it printed.
@@ -125,6 +125,36 @@ fn what_cannot_be_meant_is_refused() {
     let (mut server, url) = dev(&["--listen", "0.0.0.0:0", "--allow-remote"]);
     assert_eq!(run(&url, &["set", "a", "b"]).code, Some(0));
     assert_eq!(server.interrupt(), Some(0));
+}
+
+#[test]
+fn it_speaks_tls_with_whom_it_shall() {
+    let folder = tempfile::tempdir().unwrap();
+    Certificates::new().write(folder.path());
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let [ca, cert, key] = ["ca.pem", "server.pem", "server.key"].map(file);
+    let [client_cert, client_key] = ["client.pem", "client.key"].map(file);
+    let listen = ["--listen", "127.0.0.1:0"];
+    let tls = [
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--tls-client-ca",
+        &ca,
+    ];
+    let (mut server, url) = dev(&[&listen[..], &tls[..]].concat());
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    let trusting = format!("{url}?ca={ca}");
+    let known = format!("{trusting}&cert={client_cert}&key={client_key}");
+    assert_eq!(run(&known, &["set", "a", "b"]).code, Some(0));
+    assert_eq!(run(&trusting, &["set", "a", "c"]).code, Some(9));
+    assert_eq!(server.interrupt(), Some(0));
+    let complaint = refusal(&["--listen", "127.0.0.1:0", "--tls-cert", &cert], 2);
+    assert!(complaint.contains("--tls-key"), "{complaint}");
+    let swapped = ["--tls-cert", &key, "--tls-key", &cert];
+    let complaint = refusal(&[&listen[..], &swapped[..]].concat(), 2);
+    assert!(complaint.contains("certificate"), "{complaint}");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-use quorate::{Client, ErrorKind, backend::Status};
+use futures_util::StreamExt as _;
+use quorate::{Client, ErrorKind, KeyRange, WatchRequest, backend::Status};
 use support::{etcd, until};
 use tempfile::TempDir;
 use tokio::{
@@ -83,8 +84,9 @@ async fn whatever_works_with_a_host_works_over_a_socket() {
     let place = Place::new();
     let _bridge = Bridge::open(&place.socket(), &etcd::shared());
     let client = place.client().await;
-    let mut watch = client.watch("k").await.unwrap();
-    client.put("k", "v").await.unwrap();
+    let written = client.put("k", "v").await.unwrap();
+    let changes = WatchRequest::new(KeyRange::key("k")).start(written);
+    let mut watch = client.watch(changes);
     assert_eq!(client.get("k").await.unwrap().unwrap().value, "v");
     assert!(watch.next().await.unwrap().is_ok());
     let guard = client.lock("l").acquire().await.unwrap();
