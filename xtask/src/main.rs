@@ -4,6 +4,7 @@
 //!
 //! # Layout
 //!
+//! - `crash`: kills servers, which must lose nothing
 //! - `differential`: compares the store in memory with a real etcd, at length
 //! - `etcd`: finds the etcd that tests run against
 //! - `generate`: generates the code of the wire crate
@@ -12,6 +13,7 @@
 //! - `shared`: one etcd for all tests that are content with keys of their own
 //! - `test`: everything
 
+mod crash;
 mod differential;
 mod etcd;
 mod generate;
@@ -31,12 +33,15 @@ chores:
   gen [--check]     generate the code of the wire crate, or check that it is up to date
   differential [--ops N] [--seed SEED]
                     compare the store in memory with a real etcd by random programs
+  crash [--rounds N] [--seed SEED]
+                    kill servers at any moment, which must lose nothing that they told
   etcd              print the etcd that tests run against, installing it if that is possible";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match args.as_slice() {
+        ["crash", flags @ ..] => crash::crash(flags),
         ["differential", flags @ ..] => differential::compare(flags),
         ["etcd"] => etcd::print(),
         ["gen", flags @ ..] => generate::generate(flags),
