@@ -4,6 +4,7 @@
 //!
 //! # Layout
 //!
+//! - `crash`: kills servers, which must lose nothing
 //! - `differential`: compares the store in memory and the server with a real etcd, at length
 //! - `etcd`: finds the etcd that tests run against
 //! - `generate`: generates the code of the wire crate
@@ -16,6 +17,7 @@
 //! - `test`: everything
 //! - `tools`: finds programs
 
+mod crash;
 mod differential;
 mod etcd;
 mod generate;
@@ -44,12 +46,15 @@ chores:
   interop           compare the server with a real etcd by clients of others
   soak [--minutes N]
                     run watchers and writers against the server, and watch its memory
+  crash [--rounds N] [--seed SEED]
+                    kill servers at any moment, which must lose nothing that they told
   etcd              print the etcd that tests run against, installing it if that is possible";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match args.as_slice() {
+        ["crash", flags @ ..] => crash::crash(flags),
         ["differential", flags @ ..] => differential::compare(flags),
         ["etcd"] => etcd::print(),
         ["gen", flags @ ..] => generate::generate(flags),

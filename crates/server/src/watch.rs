@@ -76,6 +76,9 @@ impl Watch for WatchService {
     }
 }
 
+/// The wait for the disk.
+type Waiting = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
 /// What a stream tells. It does everything when it is polled, which is when the transport has room:
 /// requests are read and changes are looked up one at a time, so that nothing piles up for a client
 /// that does not read.
@@ -94,7 +97,7 @@ struct Changes {
     /// What must be on disk before the next message may leave.
     seen: Position,
     /// The wait for that, once it has begun.
-    waiting: Option<Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>>,
+    waiting: Option<Waiting>,
     /// Progress was asked for.
     wants_progress: bool,
     is_turn_of_requests: bool,

@@ -1,4 +1,5 @@
 //! The database in a data directory: the state of the store as rows.
+#![allow(clippy::result_large_err)] // the database's own error, which becomes another within this file
 
 use std::{
     collections::VecDeque,

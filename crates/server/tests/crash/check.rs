@@ -59,7 +59,7 @@ pub(crate) async fn check(url: &str, told: &Told) {
 async fn check_lease(client: &Client, lease: LeaseId, key: &Key) {
     let status = client.lease_status(lease).await.unwrap();
     assert_eq!(status.granted, Duration::from_secs(600), "lease {lease}");
-    assert_eq!(status.keys, [key.clone()], "lease {lease}");
+    assert_eq!(status.keys, std::slice::from_ref(key), "lease {lease}");
 }
 
 /// Everything that was told is so.
