@@ -1,15 +1,15 @@
-//! Everything: the tests, the examples in the docs, and the lints.
+//! Everything: the tests, the examples in the docs, a client of others, and the lints.
 
 use std::process::Command;
 
 use crate::{
     etcd::Etcd,
-    lint,
+    interop, lint,
     run::{cargo, output, run},
     shared::Shared,
 };
 
-/// Runs the tests that match `filters`, or without any the tests, the doctests and the lints.
+/// Runs the tests that match `filters`, or without any the tests, the doctests, the client of others and the lints.
 pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
     let etcd = Etcd::find()?;
     let shared = Shared::start(&etcd.server)?;
@@ -41,6 +41,7 @@ pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
     let mut doctests = cargo();
     doctests.args(["test", "--workspace", "--all-features", "--doc"]);
     run(with(&etcd, &mut doctests))?;
+    interop::rust(&etcd)?;
     lint::run_all()
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_wire::etcdserverpb::{self as pb, cluster_server::Cluster};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::{access::Need, caller::Caller, shared::Shared};
 
@@ -20,12 +20,17 @@ impl ClusterService {
         Self { shared }
     }
 
-    /// Tells who might change the members that nobody can.
-    async fn refuse<Q, T>(&self, request: Request<Q>) -> Result<T, Status> {
-        let (caller, _) = Caller::part(request);
-        self.shared
-            .answer(&caller, Need::Root, |_, _| Ok(()))
+    /// Refuses to change the member of an id, or to add one, and tells only who might that nobody can.
+    async fn refuse<T>(&self, caller: &Caller, id: Option<u64>) -> Result<T, Status> {
+        let own = self
+            .shared
+            .answer(caller, Need::Root, |state, _| {
+                Ok(state.store.header().member_id)
+            })
             .await?;
+        if id.is_some_and(|id| id != own.into_inner()) {
+            return Err(Status::not_found("etcdserver: member not found"));
+        }
         let reason = "a store in memory has one member, which cannot be changed";
         Err(Status::unimplemented(reason))
     }
@@ -59,27 +64,36 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        self.refuse(request).await
+        let (caller, _) = Caller::part(request);
+        self.refuse(&caller, None).await
     }
 
     async fn member_remove(
         &self,
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        self.refuse(request).await
+        let (caller, request) = Caller::part(request);
+        self.refuse(&caller, Some(request.id)).await
     }
 
     async fn member_update(
         &self,
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        self.refuse(request).await
+        let (caller, request) = Caller::part(request);
+        self.refuse(&caller, Some(request.id)).await
     }
 
     async fn member_promote(
         &self,
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        self.refuse(request).await
+        let (caller, request) = Caller::part(request);
+        match self.refuse(&caller, Some(request.id)).await {
+            Err(status) if status.code() == Code::Unimplemented => Err(
+                Status::failed_precondition("etcdserver: can only promote a learner member"),
+            ),
+            refused => refused,
+        }
     }
 }

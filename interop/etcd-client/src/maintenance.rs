@@ -46,6 +46,9 @@ pub async fn run(client: &mut Client, is_35: bool) -> Result {
     tell("move the leader", client.move_leader(4711).await);
     tell("remove no member", client.member_remove(4711).await);
     tell("promote no member", client.member_promote(4711).await);
+    let own = member.id();
+    tell("move the leader to itself", client.move_leader(own).await);
+    tell("promote a voter", client.member_promote(own).await);
     snapshot(client).await
 }
 
