@@ -1,6 +1,6 @@
 //! The service Auth: the books of users and roles, and the tokens of users who know their passwords.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use prost::bytes::Bytes;
@@ -16,7 +16,6 @@ use crate::{
     caller::Caller,
     password::{Hasher, check_length},
     shared::{Shared, State},
-    status::refused,
     token::letters,
 };
 
@@ -35,7 +34,7 @@ impl AuthService {
     /// Checks a password. It takes as long as it takes, so the books may change meanwhile: they are
     /// only right if their revision is still the one that is told.
     async fn verify(&self, name: &str, password: String) -> Result<Revision, Status> {
-        let (found, _) = self.shared.look(|state, _| {
+        let found = self.ask_anybody(|state, _| {
             let books = state.store.auth();
             if !books.is_enabled() {
                 return Err(Error::AuthenticationNotEnabled);
@@ -43,9 +42,19 @@ impl AuthService {
             let user = books.user(name).ok_or(Error::AuthenticationFailed)?;
             Ok((user.password.clone(), books.revision()))
         });
-        let (expected, revision) = found.map_err(refused)?;
+        let (expected, revision) = found.await?;
         self.hasher.verify(password, expected).await?;
         Ok(revision)
+    }
+
+    /// Answers who need not be known, since he is about to make himself known.
+    async fn ask_anybody<T>(
+        &self,
+        call: impl FnOnce(&mut State, Duration) -> Result<T, Error>,
+    ) -> Result<T, Status> {
+        let nobody = Caller::default();
+        let answer = self.shared.answer(&nobody, Need::Nothing, call).await?;
+        Ok(answer.into_inner())
     }
 
     /// Changes the books, as nobody but `root` may.
@@ -120,17 +129,16 @@ impl Auth for AuthService {
         &self,
         request: Request<pb::AuthenticateRequest>,
     ) -> Result<Response<pb::AuthenticateResponse>, Status> {
-        // Nobody need be known to make himself known.
         let pb::AuthenticateRequest { name, password } = request.into_inner();
         loop {
             let revision = self.verify(&name, password.clone()).await?;
             let letters = letters().map_err(|error| Status::internal(error.to_string()))?;
-            let (issued, _) = self.shared.look(|state, now| {
+            let issued = self.ask_anybody(|state, now| {
                 let is_right = state.store.auth().revision() == revision;
-                let token = is_right.then(|| state.tokens.issue(&name, &letters, now))?;
-                Some((state.header(), token))
+                let token = is_right.then(|| state.tokens.issue(&name, &letters, now));
+                Ok(token.map(|token| (state.header(), token)))
             });
-            if let Some((header, token)) = issued {
+            if let Some((header, token)) = issued.await? {
                 return Ok(Response::new(pb::AuthenticateResponse { header, token }));
             }
         }

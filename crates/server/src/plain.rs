@@ -48,7 +48,7 @@ pub(crate) fn beside(services: Routes, shared: &Arc<Shared>) -> Routes {
     let services = services.into_axum_router();
     let services = services.layer(map_response(reword)).layer(counting);
     let gateway = Gateway::new(&pool, services.clone());
-    let plain = health::routes()
+    let plain = health::routes(shared)
         .merge(metrics::routes(shared, &calls))
         .route("/version", any(version))
         .fallback(async || (StatusCode::NOT_FOUND, "404 page not found\n"));

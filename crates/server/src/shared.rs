@@ -133,6 +133,14 @@ impl Shared {
         (answer, seen)
     }
 
+    /// Refuses everything once the disk has failed.
+    pub(crate) fn check(&self) -> Result<(), Status> {
+        match &self.journal {
+            Some(journal) => journal.check(),
+            None => Ok(()),
+        }
+    }
+
     /// Whether all up to a position is on disk. Without a journal nothing need be.
     ///
     /// # Errors

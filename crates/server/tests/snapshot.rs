@@ -1,5 +1,5 @@
 //! A snapshot is one that etcd takes for its own, and the hash of a store is the one that etcd reckons.
-#![allow(unreachable_pub, missing_docs, dead_code)] // the support is shared with other programs
+#![allow(unreachable_pub, missing_docs, dead_code, clippy::new_without_default)] // the support is shared with other programs
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // here a panic is a failed test
 
 #[path = "../../quorate/tests/support/certificates.rs"]
