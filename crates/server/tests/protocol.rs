@@ -6,9 +6,9 @@ use std::time::Duration;
 use quorate_server::{Error, Server};
 use quorate_wire::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseKeepAliveRequest,
-    LeaseTimeToLiveRequest, PutRequest, RangeRequest, RequestOp, SnapshotRequest, TxnRequest,
+    LeaseTimeToLiveRequest, MemberAddRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
     WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
-    kv_client::KvClient, lease_client::LeaseClient, maintenance_client::MaintenanceClient,
+    cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
     request_op::Request, response_op::Response, watch_client::WatchClient,
     watch_request::RequestUnion,
 };
@@ -555,10 +555,11 @@ async fn an_address_that_others_reach_has_to_be_allowed() {
 #[tokio::test]
 async fn what_is_not_served_says_so() {
     let server = Server::start().await.unwrap();
-    let mut maintenance = MaintenanceClient::new(channel(&server).await);
-    let refused = maintenance.snapshot(SnapshotRequest {}).await.unwrap_err();
+    let mut cluster = ClusterClient::new(channel(&server).await);
+    let request = MemberAddRequest::default();
+    let refused = cluster.member_add(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("no database file"), "{refused}");
+    assert!(refused.message().contains("one member"), "{refused}");
 }
 
 #[tokio::test]
