@@ -1,4 +1,5 @@
 //! The server that `quorate dev` is.
+#![allow(clippy::unwrap_used)] // here a panic is a failed test
 
 use std::{
     fs,

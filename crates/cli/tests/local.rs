@@ -1,4 +1,5 @@
 //! `local:`: servers that come when they are needed, and go when they are not.
+#![allow(clippy::unwrap_used)] // here a panic is a failed test
 
 use std::{
     fs,
