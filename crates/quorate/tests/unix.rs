@@ -133,7 +133,7 @@ async fn what_is_wrong_with_a_socket_is_told() {
     assert!(message.contains("no connection within 1s"), "{message}");
     // The superuser may do everything.
     if !nix::unistd::geteuid().is_root() {
-        fs::set_permissions(place.socket(), Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(place.socket(), Permissions::from_mode(0o000)).unwrap();
         let message = place.failure().await;
         assert!(message.contains("permission denied"), "{message}");
     }
