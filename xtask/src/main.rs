@@ -6,6 +6,7 @@
 //!
 //! - `differential`: compares the store in memory and the server with a real etcd, at length
 //! - `etcd`: finds the etcd that tests run against
+//! - `fuzz`: random input, guided by coverage
 //! - `generate`: generates the code of the wire crate
 //! - `interop`: compares our server with a real etcd by the clients of others
 //! - `lint`: everything that is checked without running the code
@@ -18,6 +19,7 @@
 
 mod differential;
 mod etcd;
+mod fuzz;
 mod generate;
 mod interop;
 mod lint;
@@ -42,6 +44,8 @@ chores:
   differential [--ops N] [--seed SEED]
                     compare the store in memory and the server with a real etcd by random programs
   interop           compare the server with a real etcd by clients of others
+  fuzz [--minutes N] [TARGET]
+                    give the server random requests, connections and bodies
   soak [--minutes N]
                     run watchers and writers against the server, and watch its memory
   etcd              print the etcd that tests run against, installing it if that is possible";
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
     let outcome = match args.as_slice() {
         ["differential", flags @ ..] => differential::compare(flags),
         ["etcd"] => etcd::print(),
+        ["fuzz", flags @ ..] => fuzz::fuzz(flags),
         ["gen", flags @ ..] => generate::generate(flags),
         ["interop"] => Etcd::find().and_then(|etcd| interop::rust(&etcd)),
         ["lint"] => lint::run_all(),

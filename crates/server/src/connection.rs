@@ -35,13 +35,8 @@ pub(crate) fn connections(
     stream::unfold(listener, move |listener| {
         let (stop, tasks, open) = (stop.clone(), tasks.clone(), open.clone());
         async move {
-            let connection = Connection {
-                socket: accept(&listener).await,
-                repair: Repair::default(),
-                stopped: Box::pin(stop.cancelled_owned()),
-                _counted: open.count(),
-                _task: tasks.token(),
-            };
+            let socket = accept(&listener).await;
+            let connection = Connection::new(socket, &stop, &tasks, &open);
             Some((Ok(connection), listener))
         }
     })
@@ -71,6 +66,21 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    pub(crate) fn new(
+        socket: Box<dyn Io>,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+        open: &Open,
+    ) -> Self {
+        Self {
+            socket,
+            repair: Repair::default(),
+            stopped: Box::pin(stop.clone().cancelled_owned()),
+            _counted: open.count(),
+            _task: tasks.token(),
+        }
+    }
+
     fn has_stopped(&mut self, cx: &mut Context<'_>) -> bool {
         self.stopped.as_mut().poll(cx).is_ready()
     }

@@ -70,6 +70,9 @@ mod connection;
 mod convert;
 mod election;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod health;
 mod idle;
