@@ -32,8 +32,6 @@ mod tools;
 
 use std::process::ExitCode;
 
-use crate::etcd::Etcd;
-
 const USAGE: &str = "\
 usage: cargo xtask <chore>
 
@@ -43,7 +41,7 @@ chores:
   gen [--check]     generate the code of the wire crate, or check that it is up to date
   differential [--ops N] [--seed SEED]
                     compare the store in memory and the server with a real etcd by random programs
-  interop           compare the server with a real etcd by clients of others
+  interop           compare the server with a real etcd by clients in Rust, Go, Python and Node
   fuzz [--minutes N] [TARGET]
                     give the server random requests, connections and bodies
   soak [--minutes N]
@@ -58,7 +56,7 @@ fn main() -> ExitCode {
         ["etcd"] => etcd::print(),
         ["fuzz", flags @ ..] => fuzz::fuzz(flags),
         ["gen", flags @ ..] => generate::generate(flags),
-        ["interop"] => Etcd::find().and_then(|etcd| interop::rust(&etcd)),
+        ["interop"] => interop::all(),
         ["lint"] => lint::run_all(),
         ["soak", flags @ ..] => soak::soak(flags),
         ["test", filters @ ..] => test::run_all(filters),
