@@ -7,6 +7,7 @@
 //! - `crash`: kills servers, which must lose nothing
 //! - `differential`: compares the store in memory and the server with a real etcd, at length
 //! - `etcd`: finds the etcd that tests run against
+//! - `fuzz`: random input, guided by coverage
 //! - `generate`: generates the code of the wire crate
 //! - `interop`: compares our server with a real etcd by the clients of others
 //! - `lint`: everything that is checked without running the code
@@ -20,6 +21,7 @@
 mod crash;
 mod differential;
 mod etcd;
+mod fuzz;
 mod generate;
 mod interop;
 mod lint;
@@ -32,8 +34,6 @@ mod tools;
 
 use std::process::ExitCode;
 
-use crate::etcd::Etcd;
-
 const USAGE: &str = "\
 usage: cargo xtask <chore>
 
@@ -43,7 +43,9 @@ chores:
   gen [--check]     generate the code of the wire crate, or check that it is up to date
   differential [--ops N] [--seed SEED]
                     compare the store in memory and the server with a real etcd by random programs
-  interop           compare the server with a real etcd by clients of others
+  interop           compare the server with a real etcd by clients in Rust, Go, Python and Node
+  fuzz [--minutes N] [TARGET]
+                    give the server random requests, connections and bodies
   soak [--minutes N]
                     run watchers and writers against the server, and watch its memory
   crash [--rounds N] [--seed SEED]
@@ -57,8 +59,9 @@ fn main() -> ExitCode {
         ["crash", flags @ ..] => crash::crash(flags),
         ["differential", flags @ ..] => differential::compare(flags),
         ["etcd"] => etcd::print(),
+        ["fuzz", flags @ ..] => fuzz::fuzz(flags),
         ["gen", flags @ ..] => generate::generate(flags),
-        ["interop"] => Etcd::find().and_then(|etcd| interop::rust(&etcd)),
+        ["interop"] => interop::all(),
         ["lint"] => lint::run_all(),
         ["soak", flags @ ..] => soak::soak(flags),
         ["test", filters @ ..] => test::run_all(filters),

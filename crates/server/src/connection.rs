@@ -70,15 +70,7 @@ impl Connections {
             Some(acceptor) => Box::new(acceptor.accept(socket, peer.clone())),
             None => socket,
         };
-        Connection {
-            socket,
-            peer,
-            repair: Repair::default(),
-            greeting: Some(Box::pin(sleep(GREETING_PATIENCE))),
-            stopped: self.control.connections_cut(),
-            _counted: self.open.count(),
-            _task: self.tasks.token(),
-        }
+        Connection::new(socket, peer, &self.control, &self.tasks, &self.open)
     }
 }
 
@@ -97,6 +89,24 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    pub(crate) fn new(
+        socket: Box<dyn Io>,
+        peer: Peer,
+        control: &Control,
+        tasks: &TaskTracker,
+        open: &Open,
+    ) -> Self {
+        Self {
+            socket,
+            peer,
+            repair: Repair::default(),
+            greeting: Some(Box::pin(sleep(GREETING_PATIENCE))),
+            stopped: control.connections_cut(),
+            _counted: open.count(),
+            _task: tasks.token(),
+        }
+    }
+
     fn has_stopped(&mut self, cx: &mut Context<'_>) -> bool {
         self.stopped.as_mut().poll(cx).is_ready()
     }

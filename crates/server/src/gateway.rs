@@ -32,7 +32,7 @@ use crate::gateway::{
 const PREFIXES: [&str; 2] = ["/v3/", "/v3beta/"];
 
 /// The paths of each service, and the methods behind them.
-const PATHS: [(&str, &[(&str, &str)]); 8] = [
+pub(crate) const PATHS: [(&str, &[(&str, &str)]); 8] = [
     (
         "etcdserverpb.KV",
         &[

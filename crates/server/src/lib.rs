@@ -101,6 +101,9 @@ mod convert;
 mod cut;
 mod election;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod health;
 mod idle;

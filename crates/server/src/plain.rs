@@ -1,6 +1,6 @@
 //! What is served beside gRPC on the same port, and the errors that tonic words otherwise than etcd.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::{
     Router,
@@ -39,15 +39,18 @@ const ORIGINS: [(HeaderName, HeaderValue); 3] = [
     ),
 ];
 
+/// All messages and services. It takes a millisecond to read, which those who start many servers need not wait for.
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(quorate_wire::DESCRIPTORS).expect("the descriptors are generated")
+});
+
 /// Adds to the services what is not gRPC.
 pub(crate) fn beside(services: Routes, shared: &Arc<Shared>) -> Routes {
-    let pool =
-        DescriptorPool::decode(quorate_wire::DESCRIPTORS).expect("the descriptors are generated");
-    let calls = Arc::new(Calls::new(&pool));
+    let calls = Arc::new(Calls::new(&POOL));
     let counting = from_fn_with_state(Arc::clone(&calls), count);
     let services = services.into_axum_router();
     let services = services.layer(map_response(reword)).layer(counting);
-    let gateway = Gateway::new(&pool, services.clone());
+    let gateway = Gateway::new(&POOL, services.clone());
     let plain = health::routes(shared)
         .merge(metrics::routes(shared, &calls))
         .route("/version", any(version))

@@ -9,6 +9,10 @@ use crate::{Result, transcript::tell};
 
 pub async fn run(client: &mut Client, endpoint: &str, is_35: bool) -> Result {
     books(client).await;
+    // 3.4 grants what no key is in.
+    if is_35 {
+        empty_permissions(client).await;
+    }
     tell("enable without root", client.auth_enable().await);
     tell("add root", client.user_add("root", "secret", None).await);
     tell("enable without its role", client.auth_enable().await);
@@ -109,6 +113,18 @@ async fn books(client: &mut Client) {
     tell("delete it again", client.user_delete("bob").await);
     tell("users", client.user_list().await);
     tell("roles", client.role_list().await);
+}
+
+async fn empty_permissions(client: &mut Client) {
+    for permission in [
+        Permission::read("b").with_range_end("b"),
+        Permission::read("b").with_range_end("a"),
+        Permission::read(""),
+        Permission::read("").with_range_end("a"),
+    ] {
+        let granted = client.role_grant_permission("reader", permission).await;
+        tell("grant nothing", granted);
+    }
 }
 
 /// May read below `r/`, write below `w/`, and both `both`.
