@@ -1,0 +1,1 @@
+//! etcdctl reaches servers by TLS and by Unix sockets.
