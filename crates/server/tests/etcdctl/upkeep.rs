@@ -85,7 +85,7 @@ async fn an_endpoint_is_an_address_or_a_url_and_one_of_several() {
                 // Of several that are asked at once either may be the first.
                 let mut lines: Vec<&str> = answer.stdout.lines().collect();
                 lines.sort_unstable();
-                answer.stdout = lines.join("\n").replace("localhost:", "127.0.0.1:");
+                answer.stdout = lines.join("\n");
                 told.push(answer);
             }
         }
@@ -123,9 +123,15 @@ async fn the_member_is_listed_in_every_form() {
         for form in ["simple", "json", "table", "fields"] {
             let line = format!("member list -w {form}");
             let mut answer = etcdctl.told(&line).await;
-            // The name is the store's own, and a member of ours has no peers to be reached by.
+            // The name is the store's own, and a member of ours has no peers.
             answer.stdout = answer.stdout.replace("m0", "quorate");
-            answer.stdout = answer.stdout.replacen("http://ADDRESS", "PEERS", 1);
+            for peer in [
+                "http://PEER",
+                "\"PeerURL\" : \"\"
+",
+            ] {
+                answer.stdout = answer.stdout.replace(peer, "");
+            }
             told.push(answer);
         }
         told

@@ -77,10 +77,14 @@ impl Etcdctl {
 
     fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(&self.program);
+        // It refuses to be told by its environment what an option tells as well.
+        let is_told = |arg: &S| arg.as_ref().to_string_lossy().starts_with("--endpoints=");
+        if !args.iter().any(is_told) {
+            command.arg(format!("--endpoints={}", self.endpoints));
+        }
         command
             .env("ETCDCTL_API", "3")
             .env_remove("ETCDCTL_BIN") // it complains of what it does not know
-            .env("ETCDCTL_ENDPOINTS", &self.endpoints)
             .env("ETCDCTL_COMMAND_TIMEOUT", "30s")
             .env("ETCDCTL_DIAL_TIMEOUT", "30s")
             .current_dir(&self.directory)
@@ -124,7 +128,7 @@ impl Etcdctl {
         {
             self.lease = Some(id.to_owned());
         }
-        let normal = Normal::new(self.directory(), rough);
+        let normal = Normal::new(self.directory(), &self.endpoints, rough);
         Told {
             line: line.to_owned(),
             stdout: normal.of(&stdout),
@@ -140,7 +144,7 @@ impl Etcdctl {
         Running {
             stdin: child.stdin.take().unwrap(),
             lines: BufReader::new(child.stdout.take().unwrap()).lines(),
-            normal: Normal::new(self.directory(), false),
+            normal: Normal::new(self.directory(), &self.endpoints, false),
             child,
         }
     }
@@ -168,6 +172,19 @@ impl Running {
             let Some(line) = self.raw().await else { break };
             text.push_str(&line);
             text.push('\n');
+        }
+        self.normal.of(&text)
+    }
+
+    /// What it prints up to a line that holds one of these texts.
+    pub async fn until(&mut self, marks: &[&str]) -> String {
+        let mut text = String::new();
+        while let Some(line) = self.raw().await {
+            text.push_str(&line);
+            text.push('\n');
+            if marks.iter().any(|mark| line.contains(mark)) {
+                break;
+            }
         }
         self.normal.of(&text)
     }

@@ -27,18 +27,17 @@ const OWN: &[&str] = &[
     "leader",
     "member_id",
     "name",
-    "peerURLs",
     "raftAppliedIndex",
     "raftIndex",
     "raftTerm",
     "raft_term",
+    "size",
     "storageVersion",
     "target",
     "took",
     "totalSize",
     "ts",
     "ttl",
-    "version_of_store",
 ];
 
 /// As many hexadecimal digits in a row are an id.
@@ -46,20 +45,28 @@ const ID_DIGITS: usize = 10;
 
 pub struct Normal {
     directory: String,
+    /// Of the store.
+    address: String,
     rough: bool,
 }
 
 impl Normal {
     /// `rough` is without all numbers.
-    pub fn new(directory: &Path, rough: bool) -> Self {
-        let directory = directory.display().to_string();
-        Self { directory, rough }
+    pub fn new(directory: &Path, endpoint: &str, rough: bool) -> Self {
+        Self {
+            directory: directory.display().to_string(),
+            address: endpoint.replace("http://", ""),
+            rough,
+        }
     }
 
     pub fn of(&self, text: &str) -> String {
         let text = text.replace(&self.directory, "DIRECTORY");
+        // Where etcdctl itself panicked is no matter.
+        let text = text.split("\n\ngoroutine ").next().unwrap_or_default();
         let ends = text.ends_with('\n');
-        let lines: Vec<String> = text.lines().map(|line| self.line(line)).collect();
+        let lines = text.lines().filter(|line| !is_haste(line));
+        let lines: Vec<String> = lines.map(|line| self.line(line)).collect();
         lines.join("\n") + if ends { "\n" } else { "" }
     }
 
@@ -67,7 +74,7 @@ impl Normal {
         if line.starts_with(['{', '['])
             && let Ok(mut json) = serde_json::from_str::<Value>(line)
         {
-            strip(&mut json);
+            self.strip(&mut json);
             return self.text(&json.to_string());
         }
         if let Some((field, _)) = line.split_once(" : ")
@@ -76,6 +83,24 @@ impl Normal {
             return format!("{field} : OWN");
         }
         self.text(line)
+    }
+
+    /// Takes the values of all that is each store's own.
+    fn strip(&self, json: &mut Value) {
+        match json {
+            Value::Object(fields) => {
+                fields.remove("peerURLs"); // a member of ours has no peers
+                for (name, value) in fields.iter_mut() {
+                    match OWN.contains(&name.as_str()) {
+                        true => *value = Value::Null,
+                        false => self.strip(value),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| self.strip(item)),
+            Value::Number(_) if self.rough => *json = Value::Null,
+            _ => {}
+        }
     }
 
     fn text(&self, line: &str) -> String {
@@ -97,8 +122,11 @@ impl Normal {
     fn word(&self, word: &str) -> String {
         let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
         let is_number = |c: char| c.is_ascii_digit() || c == '.';
-        if word.starts_with("127.0.0.1:") {
+        if word == self.address {
             return "ADDRESS".to_owned();
+        }
+        if word.starts_with("127.0.0.1:") {
+            return "PEER".to_owned();
         }
         if word.len() >= ID_DIGITS && word.chars().all(is_hex) {
             return "ID".to_owned();
@@ -107,6 +135,12 @@ impl Normal {
         if word.contains('.') && matches!(unit, "s" | "ms" | "µs") && unit.len() < word.len() {
             return "TIME".to_owned();
         }
+        if self.rough && matches!(word, "B" | "kB" | "MB") {
+            return "BYTES".to_owned();
+        }
+        if self.rough && word.len() == 8 && word.chars().all(is_hex) {
+            return "HASH".to_owned();
+        }
         if self.rough && word.starts_with(|c: char| c.is_ascii_digit()) && unit.is_empty() {
             return "#".to_owned();
         }
@@ -114,20 +148,9 @@ impl Normal {
     }
 }
 
-/// Takes the values of all that is each store's own.
-fn strip(json: &mut Value) {
-    match json {
-        Value::Object(fields) => {
-            for (name, value) in fields.iter_mut() {
-                match OWN.contains(&name.as_str()) {
-                    true => *value = Value::Null,
-                    false => strip(value),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(strip),
-        _ => {}
-    }
+/// Whether it complains that it was interrupted while it asked for something, as may be or not.
+fn is_haste(line: &str) -> bool {
+    line.starts_with('{') && line.contains("context canceled")
 }
 
 /// Without the widths of columns, and the places after which time remains.
