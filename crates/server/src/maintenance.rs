@@ -174,8 +174,7 @@ impl Maintenance for MaintenanceService {
             .answer(&caller, Need::Root, |state, _| {
                 Ok(state.store.header().member_id)
             })
-            .await
-            .map_err(bare)?;
+            .await?;
         if request.target_id != own.into_inner() {
             let text = "etcdserver: bad leader transferee";
             return Err(Status::failed_precondition(text));

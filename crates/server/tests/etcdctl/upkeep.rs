@@ -1,6 +1,8 @@
 //! The member tells of itself, and is maintained.
 
-use crate::support::etcdctl::{same, same_by_all};
+use quorate_server::Server;
+
+use crate::support::etcdctl::{Etcdctl, programs, same, same_by_all};
 
 const SCRIPT: &[&str] = &[
     "put a/1 one",
@@ -44,6 +46,14 @@ const SCRIPT: &[&str] = &[
     "member add other",
     "version",
     "nonsense",
+    "compaction --physical 5",
+    "defrag -w json",
+];
+
+/// What changes the members, of which a server has one.
+const MEMBERSHIP: &[&str] = &[
+    "member add other --peer-urls=http://127.0.0.1:1",
+    "member add other --learner --peer-urls=http://127.0.0.1:1",
 ];
 
 #[tokio::test]
@@ -123,18 +133,45 @@ async fn the_member_is_listed_in_every_form() {
         for form in ["simple", "json", "table", "fields"] {
             let line = format!("member list -w {form}");
             let mut answer = etcdctl.told(&line).await;
-            // The name is the store's own, and a member of ours has no peers.
+            // The name is the store's own, and only a member of etcd has peers.
             answer.stdout = answer.stdout.replace("m0", "quorate");
-            for peer in [
-                "http://PEER",
+            answer.stdout = answer.stdout.replace(
                 "\"PeerURL\" : \"\"
 ",
-            ] {
-                answer.stdout = answer.stdout.replace(peer, "");
-            }
+                "",
+            );
             told.push(answer);
         }
         told
     })
     .await;
+}
+
+#[tokio::test]
+async fn there_will_be_no_other_member() {
+    for program in programs() {
+        let server = Server::start().await.unwrap();
+        let mut etcdctl = Etcdctl::new(program, server.url());
+        let listed = etcdctl.run(&["member", "list"], "").await;
+        let listed = String::from_utf8(listed.stdout).unwrap();
+        let own = listed.split(',').next().unwrap();
+        let mut lines: Vec<String> = MEMBERSHIP.iter().map(ToString::to_string).collect();
+        lines.push(format!("member remove {own}"));
+        lines.push(format!(
+            "member update {own} --peer-urls=http://127.0.0.1:1"
+        ));
+        for line in lines {
+            let told = etcdctl.told(&line).await;
+            assert_ne!(told.code, Some(0), "{told:?}");
+            assert!(told.stderr.contains("there will be no other"), "{told:?}");
+        }
+        // It leads already, and cannot be promoted.
+        let moved = etcdctl.told(&format!("move-leader {own}")).await;
+        assert!(moved.stdout.contains("Leadership transferred"), "{moved:?}");
+        let promoted = etcdctl.told(&format!("member promote {own}")).await;
+        assert!(
+            promoted.stderr.contains("can only promote a learner"),
+            "{promoted:?}"
+        );
+    }
 }

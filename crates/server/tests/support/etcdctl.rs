@@ -85,7 +85,6 @@ impl Etcdctl {
         command
             .env("ETCDCTL_API", "3")
             .env_remove("ETCDCTL_BIN") // it complains of what it does not know
-            .env("ETCDCTL_COMMAND_TIMEOUT", "30s")
             .env("ETCDCTL_DIAL_TIMEOUT", "30s")
             .current_dir(&self.directory)
             .args(args)

@@ -41,7 +41,7 @@ const OWN: &[&str] = &[
 ];
 
 /// As many hexadecimal digits in a row are an id.
-const ID_DIGITS: usize = 10;
+const ID_DIGITS: usize = 12;
 
 pub struct Normal {
     directory: String,
@@ -89,7 +89,7 @@ impl Normal {
     fn strip(&self, json: &mut Value) {
         match json {
             Value::Object(fields) => {
-                fields.remove("peerURLs"); // a member of ours has no peers
+                fields.remove("peerURLs");
                 for (name, value) in fields.iter_mut() {
                     match OWN.contains(&name.as_str()) {
                         true => *value = Value::Null,
@@ -116,13 +116,14 @@ impl Normal {
             words.push(self.word(word));
             rest = after;
         }
-        squeezed(&words.concat())
+        // A member of ours has no peers.
+        squeezed(&words.concat().replace("http://PEER", ""))
     }
 
     fn word(&self, word: &str) -> String {
         let is_hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
         let is_number = |c: char| c.is_ascii_digit() || c == '.';
-        if word == self.address {
+        if word.replace("localhost", "127.0.0.1") == self.address {
             return "ADDRESS".to_owned();
         }
         if word.starts_with("127.0.0.1:") {
@@ -138,8 +139,9 @@ impl Normal {
         if self.rough && matches!(word, "B" | "kB" | "MB") {
             return "BYTES".to_owned();
         }
-        if self.rough && word.len() == 8 && word.chars().all(is_hex) {
-            return "HASH".to_owned();
+        // A hash, or a number.
+        if self.rough && (5..=8).contains(&word.len()) && word.chars().all(is_hex) {
+            return "#".to_owned();
         }
         if self.rough && word.starts_with(|c: char| c.is_ascii_digit()) && unit.is_empty() {
             return "#".to_owned();

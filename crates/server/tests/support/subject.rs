@@ -58,6 +58,7 @@ pub async fn on_both<T>(body: impl AsyncFn(Subject) -> T) -> (T, T) {
     tokio::join!(body(ours), body(etcd))
 }
 
-fn newest() -> PathBuf {
+/// The newest etcd that there is.
+pub fn newest() -> PathBuf {
     etcd::server_35().unwrap_or_else(etcd::server)
 }
