@@ -93,15 +93,20 @@ async fn an_endpoint_is_an_address_or_a_url_and_one_of_several() {
                 let mut answer = etcdctl.told(&line).await;
                 answer.line = command.to_owned();
                 // Of several that are asked at once either may be the first.
-                let mut lines: Vec<&str> = answer.stdout.lines().collect();
-                lines.sort_unstable();
-                answer.stdout = lines.join("\n");
+                answer.stdout = sorted(&answer.stdout);
+                answer.stderr = sorted(&answer.stderr);
                 told.push(answer);
             }
         }
         told
     })
     .await;
+}
+
+fn sorted(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines.join("\n")
 }
 
 #[tokio::test]

@@ -78,14 +78,19 @@ impl Etcdctl {
     fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(&self.program);
         // It refuses to be told by its environment what an option tells as well.
-        let is_told = |arg: &S| arg.as_ref().to_string_lossy().starts_with("--endpoints=");
-        if !args.iter().any(is_told) {
-            command.arg(format!("--endpoints={}", self.endpoints));
+        for (option, value) in [
+            ("--endpoints=", &*self.endpoints),
+            ("--command-timeout=", "30s"),
+        ] {
+            let is_told = |arg: &S| arg.as_ref().to_string_lossy().starts_with(option);
+            if !args.iter().any(is_told) {
+                command.arg(format!("{option}{value}"));
+            }
         }
         command
             .env("ETCDCTL_API", "3")
             .env_remove("ETCDCTL_BIN") // it complains of what it does not know
-            .env("ETCDCTL_DIAL_TIMEOUT", "30s")
+            .env("ETCDCTL_DIAL_TIMEOUT", "30s") // the machine may be busy
             .current_dir(&self.directory)
             .args(args)
             .stdin(Stdio::piped())
