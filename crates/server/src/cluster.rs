@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quorate_wire::etcdserverpb::{self as pb, cluster_server::Cluster};
 use tonic::{Code, Request, Response, Status};
 
-use crate::{access::Need, caller::Caller, shared::Shared};
+use crate::{access::Need, caller::Caller, convert::header_to_wire, shared::Shared};
 
 /// The name of the member.
 const NAME: &str = "quorate";
@@ -31,7 +31,7 @@ impl ClusterService {
         if id.is_some_and(|id| id != own.into_inner()) {
             return Err(Status::not_found("etcdserver: member not found"));
         }
-        let reason = "a store in memory has one member, which cannot be changed";
+        let reason = "this server is the only member, and there will be no other";
         Err(Status::unimplemented(reason))
     }
 }
@@ -52,8 +52,13 @@ impl Cluster for ClusterService {
                     client_ur_ls: vec![self.shared.url.clone()],
                     is_learner: false,
                 };
+                // The list is none of the store's, and has no revision.
+                let header = pb::ResponseHeader {
+                    revision: 0,
+                    ..header_to_wire(state.store.header())
+                };
                 Ok(pb::MemberListResponse {
-                    header: state.header(),
+                    header: Some(header),
                     members: vec![member],
                 })
             })

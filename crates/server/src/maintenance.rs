@@ -39,7 +39,7 @@ impl MaintenanceService {
 
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
-    /// There is never an alarm: memory has no quota, and nothing that could be corrupt.
+    /// There is never an alarm: no quota is set, and a database that is corrupt is not opened.
     async fn alarm(
         &self,
         request: Request<pb::AlarmRequest>,
@@ -52,7 +52,7 @@ impl Maintenance for MaintenanceService {
             AlarmAction::Activate | AlarmAction::Deactivate => Need::Root,
         };
         if action == AlarmAction::Activate {
-            let reason = "a store in memory cannot be put in a state of alarm";
+            let reason = "this server knows no alarms";
             return self.refuse(&caller, reason).await;
         }
         self.shared
@@ -94,7 +94,7 @@ impl Maintenance for MaintenanceService {
             .await
     }
 
-    /// Memory has no gaps to be closed.
+    /// What is served is in memory, which has no gaps to be closed; the database reuses its own.
     async fn defragment(
         &self,
         request: Request<pb::DefragmentRequest>,
@@ -188,7 +188,7 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         let (caller, _) = Caller::part(request);
-        let reason = "a store in memory has one version";
+        let reason = "this server has one version";
         self.refuse(&caller, reason).await
     }
 }

@@ -8,6 +8,7 @@ use rcgen::{
 };
 
 /// PEM files in memory.
+#[derive(Clone)]
 pub struct Certificates {
     pub ca: String,
     pub server: Pair,
@@ -15,6 +16,7 @@ pub struct Certificates {
 }
 
 /// A certificate and its key.
+#[derive(Clone)]
 pub struct Pair {
     pub certificate: String,
     pub key: String,

@@ -10,6 +10,10 @@ use std::{
     time::Duration,
 };
 
+use axum::{
+    body::{Body, to_bytes},
+    http::{Request, StatusCode},
+};
 use quorate_engine::{Op, Range, Txn};
 use quorate_wire::etcdserverpb::{
     CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest,
@@ -20,6 +24,7 @@ use redb::{StorageBackend, backends::InMemoryBackend};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming, service::Routes};
+use tower::Service;
 
 use super::*;
 use crate::{server::routes, shared::Shared};
@@ -127,6 +132,17 @@ impl Served {
         };
         let answer = timeout(PATIENCE, self.kv().range(request)).await.unwrap()?;
         Ok(answer.into_inner().count)
+    }
+
+    /// Asks over plain HTTP.
+    async fn ask(&self, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let mut router = self.routes.clone().into_axum_router();
+        let answer = timeout(PATIENCE, router.call(request)).await.unwrap();
+        let answer = answer.unwrap();
+        let status = answer.status();
+        let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
     async fn watch(&self) -> (mpsc::Sender<WatchRequest>, Streaming<WatchResponse>) {
@@ -262,6 +278,29 @@ async fn nothing_is_acknowledged_by_a_disk_that_fails() {
         assert_eq!(served.get("b").await.unwrap(), 1);
         assert_eq!(served.get("c").await.unwrap(), 0);
     }
+}
+
+#[tokio::test]
+async fn whoever_watches_over_a_server_is_told_that_its_disk_has_failed() {
+    let served = Served::on(TestDisk::default()).await;
+    let well = [
+        ("/health", r#"{"health":"true","reason":""}"#),
+        ("/livez", "ok\n"),
+        ("/readyz", "ok\n"),
+    ];
+    for (path, body) in well {
+        let (status, told) = served.ask(path).await;
+        assert_eq!((status, &*told), (StatusCode::OK, body), "{path}");
+    }
+    served.disk.fail(io::ErrorKind::StorageFull);
+    served.put("a").await.unwrap_err();
+    for (path, _) in well {
+        let (status, told) = served.ask(path).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {told}");
+        assert!(told.contains("cannot write to test"), "{path}: {told}");
+    }
+    let (_, told) = served.ask("/health").await;
+    assert!(told.starts_with(r#"{"health":"false","#), "{told}");
 }
 
 #[tokio::test]

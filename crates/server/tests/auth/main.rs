@@ -2,14 +2,12 @@
 #![allow(unreachable_pub, dead_code, missing_docs)] // the support is shared with other programs
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // here a panic is a failed test
 
-#[path = "../../../quorate/tests/support/certificates.rs"]
-mod certificates;
 mod client;
-#[path = "../../../quorate/tests/support/etcd.rs"]
-mod etcd;
 mod etcdctl;
 mod ranges;
 mod subject;
+#[path = "../support/mod.rs"]
+mod support;
 mod table;
 mod tokens;
 

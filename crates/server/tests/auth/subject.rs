@@ -1,51 +1,16 @@
-//! What is asked: our server, or a real etcd; and who asks.
+//! Who asks.
 
-use std::{env, path::PathBuf, process::Output};
-
-use quorate_server::Server;
 use quorate_wire::{
     authpb::{Permission, UserAddOptions, permission::Type},
     etcdserverpb::{self as pb, auth_client::AuthClient},
 };
-use tokio::process::Command;
 use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Channel};
 
-use crate::{PATIENCE, etcd};
-
-/// A store that nobody else uses.
-pub struct Subject {
-    url: String,
-    _kept: Kept,
-}
-
-#[allow(dead_code)] // it lives as long as the subject
-enum Kept {
-    Ours(Server),
-    Etcd(etcd::Cluster),
-}
+pub use crate::support::subject::{Subject, on_both};
 
 impl Subject {
-    pub async fn ours() -> Self {
-        let server = Server::start().await.unwrap();
-        let url = server.url().to_owned();
-        let _kept = Kept::Ours(server);
-        Self { url, _kept }
-    }
-
-    pub async fn etcd(program: PathBuf) -> Self {
-        let start = || etcd::Cluster::builder().program(program).fast().start();
-        let cluster = tokio::task::spawn_blocking(start).await.unwrap();
-        let url = cluster.endpoint(0);
-        let _kept = Kept::Etcd(cluster);
-        Self { url, _kept }
-    }
-
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
     pub async fn nobody(&self) -> Caller {
-        let endpoint = Channel::from_shared(self.url.clone()).unwrap();
+        let endpoint = Channel::from_shared(self.url().to_owned()).unwrap();
         Caller {
             channel: endpoint.connect().await.unwrap(),
             token: None,
@@ -57,20 +22,6 @@ impl Subject {
         let nobody = self.nobody().await;
         let token = nobody.authenticate(name, name).await.unwrap();
         nobody.with_token(token)
-    }
-
-    /// Runs etcdctl.
-    pub async fn etcdctl(&self, args: &[&str]) -> Output {
-        let program = env::var_os("ETCDCTL_BIN").expect("`cargo xtask test` sets ETCDCTL_BIN");
-        let mut command = Command::new(program);
-        command
-            .env("ETCDCTL_API", "3")
-            .env_remove("ETCDCTL_BIN") // it complains of what it does not know
-            .env("ETCDCTL_ENDPOINTS", &self.url)
-            .args(args)
-            .kill_on_drop(true);
-        let finished = tokio::time::timeout(PATIENCE, command.output()).await;
-        finished.expect("etcdctl hangs").unwrap()
     }
 }
 
@@ -199,11 +150,4 @@ pub fn told<T>(answer: Result<Response<T>, Status>) -> String {
 
 pub fn refusal(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
-}
-
-/// Runs one body on our server and on a real etcd, the newest there is, and returns what each told.
-pub async fn on_both<T>(body: impl AsyncFn(Subject) -> T) -> (T, T) {
-    let program = etcd::server_35().unwrap_or_else(etcd::server);
-    let (ours, etcd) = (Subject::ours().await, Subject::etcd(program).await);
-    tokio::join!(body(ours), body(etcd))
 }

@@ -11,8 +11,9 @@ use quorate_wire::{
 };
 
 use crate::{
-    PATIENCE, etcd,
+    PATIENCE,
     subject::{Caller, Subject, refusal, told},
+    support::etcd,
 };
 
 /// A lease without keys, one with a key that the plain users have to do with, and one with another.

@@ -6,4 +6,7 @@
 pub mod certificates;
 #[path = "../../../quorate/tests/support/etcd.rs"]
 pub mod etcd;
+pub mod etcdctl;
 pub mod http;
+pub mod normal;
+pub mod subject;
