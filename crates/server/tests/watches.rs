@@ -520,22 +520,22 @@ impl World {
         let stream = &mut self.streams[at];
         let ids: Vec<i64> = stream.watches.keys().copied().collect();
         match choice {
-            ..150 if ids.len() < 12 => {
+            126..150 if ids.len() < 12 => {
                 let since = self.history.compacted.max(1)..=self.history.revision + 1;
                 let start = self.random.i64(since);
                 let watch = Watch::random(&mut self.random, start);
                 stream.create(watch).await;
             }
-            ..165 if !ids.is_empty() => {
+            150..165 if !ids.is_empty() => {
                 let id = ids[self.random.usize(..ids.len())];
                 if stream.watches[&id].cancels == 0 {
                     stream.cancel(id).await;
                 }
             }
-            ..175 => stream.ask_for_progress().await,
-            ..178 => drop(self.streams.remove(at)),
-            ..182 => stream.settle(&self.history).await,
-            ..184 => {
+            165..175 => stream.ask_for_progress().await,
+            175..178 => drop(self.streams.remove(at)),
+            178..182 => stream.settle(&self.history).await,
+            182..184 => {
                 self.server.control().cut_streams();
                 self.resume().await;
             }
