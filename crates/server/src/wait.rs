@@ -55,7 +55,8 @@ impl Waiter {
         Some(told)
     }
 
-    /// Returns when there may be changes to take.
+    /// Returns when there may be changes to take, or when there never will be any, since the disk has
+    /// failed.
     ///
     /// # Cancel safety
     ///
@@ -77,7 +78,8 @@ impl Waiter {
                 (false, state.watches.wait(stream, waker))
             }
         };
-        if is_ready {
+        // Once the disk has failed nobody might wake it again.
+        if is_ready || self.shared.check().is_err() {
             Poll::Ready(())
         } else {
             Poll::Pending

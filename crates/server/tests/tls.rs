@@ -1,7 +1,7 @@
 //! A server can serve over TLS, and know its clients by their certificates.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // here a panic is a failed test
 
-use std::{env, path::Path, process::Output, time::Duration};
+use std::{env, path::Path, process::Output, sync::Arc, time::Duration};
 
 use certificates::Certificates;
 use quorate_server::{Error, Server, Tls};
@@ -11,6 +11,15 @@ use tokio::{
     net::TcpStream,
     process::Command,
     time::timeout,
+};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
 };
 
 #[path = "../../quorate/tests/support/certificates.rs"]
@@ -148,6 +157,41 @@ async fn clients_that_do_not_go_on_hold_nobody_up() {
     let args = ["--cacert=ca.pem", "put", "k", "v"];
     let output = etcdctl(server.url(), directory.path(), &args).await;
     assert!(output.status.success(), "{output:?}");
+    let stopped = timeout(PATIENCE, server.stop()).await;
+    stopped.expect("it waits for them");
+}
+
+/// A client that trusts the authority, and says nothing yet.
+async fn secured(server: &Server, certificates: &Certificates) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(certificates.ca.as_bytes()).unwrap();
+    roots.add(ca).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let socket = TcpStream::connect(server.addr().unwrap()).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let connector = TlsConnector::from(Arc::new(config));
+    connector.connect(name, socket).await.unwrap()
+}
+
+#[tokio::test]
+async fn clients_that_do_not_read_do_not_keep_the_server_from_stopping() {
+    const PING: [u8; 17] = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+    let (certificates, _directory) = written();
+    let server = Server::builder().tls(tls(&certificates)).start().await;
+    let server = server.unwrap();
+    let mut deaf = secured(&server, &certificates).await;
+    let greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    deaf.write_all(greeting).await.unwrap();
+    // Until the server has no room for its answers, and so reads no more.
+    let pings = PING.repeat(1000);
+    while let Ok(sent) = timeout(Duration::from_secs(1), deaf.write_all(&pings)).await {
+        sent.unwrap();
+    }
     let stopped = timeout(PATIENCE, server.stop()).await;
     stopped.expect("it waits for them");
 }

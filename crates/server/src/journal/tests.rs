@@ -15,10 +15,14 @@ use axum::{
     http::{Request, StatusCode},
 };
 use quorate_engine::{Op, Range, Txn};
-use quorate_wire::etcdserverpb::{
-    CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest,
-    WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, kv_client::KvClient,
-    lease_client::LeaseClient, watch_client::WatchClient, watch_request::RequestUnion,
+use quorate_wire::{
+    etcdserverpb::{
+        CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest,
+        WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, kv_client::KvClient,
+        lease_client::LeaseClient, watch_client::WatchClient, watch_request::RequestUnion,
+    },
+    v3electionpb::{LeaderRequest, election_client::ElectionClient},
+    v3lockpb::{LockRequest, lock_client::LockClient},
 };
 use redb::{StorageBackend, backends::InMemoryBackend};
 use tokio::{sync::mpsc, time::timeout};
@@ -301,6 +305,34 @@ async fn whoever_watches_over_a_server_is_told_that_its_disk_has_failed() {
     }
     let (_, told) = served.ask("/health").await;
     assert!(told.starts_with(r#"{"health":"false","#), "{told}");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_turn_on_a_disk_that_has_failed() {
+    let served = Served::on(TestDisk::default()).await;
+    // Its key lives by no lease, so that nothing else would ever end the waits.
+    served.put("jobs/holder").await.unwrap();
+    let mut locks = LockClient::new(served.routes.clone());
+    let mut turn = Box::pin(locks.lock(LockRequest {
+        name: "jobs".into(),
+        lease: 0,
+    }));
+    let mut elections = ElectionClient::new(served.routes.clone());
+    let observed = elections.observe(LeaderRequest {
+        name: "jobs".into(),
+    });
+    let mut leaders = observed.await.unwrap().into_inner();
+    assert!(leaders.message().await.unwrap().is_some());
+    let mut leader = Box::pin(leaders.message());
+    assert!(is_waiting(&mut turn).await);
+    assert!(is_waiting(&mut leader).await);
+
+    served.disk.fail(io::ErrorKind::StorageFull);
+    served.put("a").await.unwrap_err();
+    let turn = timeout(PATIENCE, turn).await.expect("it waits for ever");
+    assert_eq!(turn.unwrap_err().code(), Code::Unavailable);
+    let leader = timeout(PATIENCE, leader).await.expect("it waits for ever");
+    assert_eq!(leader.unwrap_err().code(), Code::Unavailable);
 }
 
 #[tokio::test]
