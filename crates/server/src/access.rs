@@ -1,10 +1,16 @@
 //! Who may do what.
+//!
+//! `caller`, `token` and `password` tell who asks, and how that is proved.
+
+pub(crate) mod caller;
+pub(crate) mod password;
+pub(crate) mod token;
 
 use std::time::Duration;
 
 use quorate_engine::{Auth, Error, Key, KeyRange, LeaseId, Op, PermissionKind, Put, Store, Txn};
 
-use crate::{caller::Caller, shared::State};
+use crate::{access::caller::Caller, store::shared::State};
 
 /// What a request needs that it is served, once authentication is enabled. Nothing is served to a
 /// token that is not good, whatever the request needs.
@@ -160,7 +166,7 @@ mod tests {
     use tonic::Request;
 
     use super::*;
-    use crate::{shared::Shared, tls::CommonName};
+    use crate::{store::shared::Shared, transport::tls::CommonName};
 
     const NOW: Duration = Duration::ZERO;
 

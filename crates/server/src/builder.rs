@@ -6,14 +6,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Error, Result, Server, Tls,
-    address::{Address, check_url},
-    connection::Connections,
     control::Control,
-    idle::Open,
-    journal::Opened,
-    listener::Listener,
     server::{routes, serve, spawn},
-    shared::{Shared, end_watches, expire},
+    store::{
+        journal::Opened,
+        shared::{Shared, end_watches, expire},
+    },
+    transport::{
+        address::{Address, check_url},
+        connection::Connections,
+        idle::Open,
+        listener::Listener,
+    },
 };
 
 /// Where a server listens unless told otherwise: a free port that only this machine reaches.

@@ -24,9 +24,11 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::service::Routes;
 
 use crate::{
-    cut::{Cut, Stream},
-    shared::Shared,
-    tls::Peer,
+    store::shared::Shared,
+    transport::{
+        cut::{Cut, Stream},
+        tls::Peer,
+    },
 };
 
 /// How the paths of calls end that are answered by a stream, in gRPC and in JSON.

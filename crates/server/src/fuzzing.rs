@@ -15,14 +15,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::{
-    authority::Repair,
-    connection::Connection,
     control::Control,
-    gateway,
-    idle::Open,
+    plain::gateway,
     server::{routes, serve, spawn},
-    shared::{Shared, expire},
-    tls::Peer,
+    store::shared::{Shared, expire},
+    transport::{authority::Repair, connection::Connection, idle::Open, tls::Peer},
 };
 
 /// A server with an empty store, which listens nowhere.

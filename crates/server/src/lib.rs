@@ -57,83 +57,34 @@
 //!
 //! - `server`: [`Server`], the entry
 //! - `builder`: [`Builder`], how it is to be
-//! - `address`: where it listens, and what it says of that
-//! - `listener`, `unix`: ports and Unix sockets
-//! - `connection`: connections, which end with the server
-//! - `tls`: how the server proves itself, and who its clients are
-//! - `authority`: requests that HTTP/2 in Rust refuses, and Go's does not
-//! - `idle`: when nobody needs the server
-//! - `control`: what makes the server misbehave, for tests
-//! - `cut`: streams and connections that can be cut
-//! - `shared`: the store behind its lock, and the task that expires its leases
-//! - `journal`: what makes writes survive: the queue to the thread that writes, the database
-//! - `watches`: all watches, and whom a change concerns
+//! - `transport`: sockets, TLS, connections
+//! - `services`: the gRPC services
+//! - `plain`: what is served beside gRPC: the JSON gateway, health, metrics
 //! - `access`: who may do what; every handler names what it needs
-//! - `caller`, `token`, `password`: who asks, and how that is proved
-//! - `kv`, `lease`, `watch`, `cluster`, `maintenance`, `auth`, `lock`, `election`: one gRPC service
-//!   each
-//! - `queue`: who waits for a lock or campaigns, in which order
-//! - `observer`: what is told of an election
-//! - `wait`: waiting for changes inside the server
-//! - `snapshot`, `member`, `bolt`: the file that is a snapshot, the tables in it, and their format
-//! - `convert`: etcd's messages and the store's vocabulary
+//! - `store`: the store, its watches, and what is written down of it
+//! - `convert`, `status`: etcd's messages and refusals, and the store's
+//! - `control`: what makes the server misbehave, for tests
 //! - `error`: why a server does not start
-//! - `status`: refusals in etcd's codes and texts
-//! - `plain`: what is served beside gRPC
-//! - `gateway`: etcd's services by JSON; `request` and `answer` turn it into messages and back
-//! - `health`, `metrics`: for those who watch over servers
-//! - `calls`: counts the calls of every method
 
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 mod access;
-mod address;
-mod auth;
-mod authority;
-mod bolt;
 mod builder;
-mod caller;
-mod calls;
-mod cluster;
-mod connection;
 mod control;
 mod convert;
-mod cut;
-mod election;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
-mod gateway;
-mod health;
-mod idle;
-mod journal;
-mod kv;
-mod lease;
-mod listener;
-mod lock;
-mod maintenance;
-mod member;
-mod metrics;
-mod observer;
-mod password;
 mod plain;
-mod queue;
-mod rows;
 mod server;
-mod shared;
-mod snapshot;
+mod services;
 mod status;
-mod tls;
-mod token;
-#[cfg(unix)]
-mod unix;
-mod wait;
-mod watch;
-mod watches;
+mod store;
+mod transport;
 
 pub use builder::Builder;
 pub use control::{Control, Replies};
 pub use error::{Error, Result};
 pub use server::Server;
-pub use tls::Tls;
+pub use transport::tls::Tls;

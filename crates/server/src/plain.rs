@@ -1,4 +1,13 @@
 //! What is served beside gRPC on the same port, and the errors that tonic words otherwise than etcd.
+//!
+//! - `gateway`: etcd's services by JSON; `request` and `answer` turn it into messages and back
+//! - `health`, `metrics`: for those who watch over servers
+//! - `calls`: counts the calls of every method
+
+mod calls;
+pub(crate) mod gateway;
+mod health;
+mod metrics;
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,11 +25,12 @@ use tonic::{Code, Status, service::Routes};
 use tower::Service;
 
 use crate::{
-    calls::{Calls, count},
-    gateway::Gateway,
-    health, metrics,
+    plain::{
+        calls::{Calls, count},
+        gateway::Gateway,
+    },
     server::MAX_MESSAGE_BYTES,
-    shared::{Shared, VERSION},
+    store::shared::{Shared, VERSION},
 };
 
 /// What browsers are told, as by default etcd tells them: pages of any origin may ask.

@@ -20,19 +20,17 @@ use tokio_util::{
 use tonic::service::Routes;
 
 use crate::{
-    Builder, Control, Result,
-    auth::AuthService,
-    cluster::ClusterService,
-    connection::Connection,
-    election::ElectionService,
-    idle::{Open, idle},
-    kv::KvService,
-    lease::LeaseService,
-    lock::LockService,
-    maintenance::MaintenanceService,
-    plain,
-    shared::Shared,
-    watch::WatchService,
+    Builder, Control, Result, plain,
+    services::{
+        auth::AuthService, cluster::ClusterService, election::ElectionService, kv::KvService,
+        lease::LeaseService, lock::LockService, maintenance::MaintenanceService,
+        watch::WatchService,
+    },
+    store::shared::Shared,
+    transport::{
+        connection::Connection,
+        idle::{Open, idle},
+    },
 };
 
 /// The largest message that is read: etcd's limit of a request, and its allowance for what gRPC adds.
