@@ -36,7 +36,9 @@
 //! - a watch without an end needs the right to read all that it tells; a real etcd is content with
 //!   the right to read its first key
 //! - tokens are etcd's simple ones, never JWT, and all of them end with the server
-//! - there is one member, and there will be no other
+//! - there is one member, and there will be no other; it has no address for peers
+//! - a client that gives as the host in TLS what is no name of a host is refused, as etcdctl 3.4 gives
+//!   the whole path of a Unix socket
 //! - the services Lock and Election tell nobody that he holds or leads whose key is gone, as a lease
 //!   that ended while its holder waited; etcd tells so whoever campaigns, and 3.4 whoever locks. They
 //!   tell it at once rather than in turn, and leave no lease behind of a wait that was given up

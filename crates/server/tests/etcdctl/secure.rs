@@ -139,18 +139,18 @@ async fn a_unix_socket_serves_all_that_a_port_does() {
 async fn a_unix_socket_can_be_secured() {
     for program in programs() {
         let certificates = Certificates::new();
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("store");
+        // By its name alone: the whole path is no name of a host, but etcdctl 3.4 would give it as one.
+        let mut etcdctl = Etcdctl::new(program, "unixs://store");
+        certificates.write(etcdctl.directory());
+        let path = etcdctl.directory().join("store");
         let server = Server::builder().listen(format!("unix:{}", path.display()));
         let server = server.tls(secured(&certificates)).start().await.unwrap();
         assert!(server.url().starts_with("unixs://"), "{server}");
-        let mut etcdctl = Etcdctl::new(program.clone(), server.url());
-        certificates.write(etcdctl.directory());
         // etcdctl looks for the name of the file in the certificate, and takes the flag in addition to
         // the scheme.
         let trusting = ["--insecure-transport=false", "--insecure-skip-tls-verify"];
         let proof = format!("{} --cert=client.pem --key=client.key", trusting.join(" "));
-        for line in ROUND {
+        for line in ROUND.iter().map(|line| line.trim_start_matches("~ ")) {
             let told = etcdctl.told(&format!("{proof} {line}")).await;
             assert_eq!(told.code, Some(0), "{told:?}");
         }

@@ -67,6 +67,7 @@ impl Normal {
         let ends = text.ends_with('\n');
         let lines = text.lines().filter(|line| !is_haste(line));
         let lines: Vec<String> = lines.map(|line| self.line(line)).collect();
+        let ends = ends && !lines.is_empty();
         lines.join("\n") + if ends { "\n" } else { "" }
     }
 
