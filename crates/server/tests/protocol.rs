@@ -559,7 +559,7 @@ async fn what_is_not_served_says_so() {
     let request = MemberAddRequest::default();
     let refused = cluster.member_add(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
-    assert!(refused.message().contains("one member"), "{refused}");
+    assert!(refused.message().contains("only member"), "{refused}");
 }
 
 #[tokio::test]

@@ -106,8 +106,16 @@ async fn restored(snapshot: &Path, directory: &Path) -> (Child, Client) {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let address = format!("{client}?timeout=30s");
-    (member, Client::connect(&*address).await.unwrap())
+    let client = Client::connect(&*client).await.unwrap();
+    let answers = async {
+        while client.get("any").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, answers)
+        .await
+        .expect("etcd does not start");
+    (member, client)
 }
 
 #[tokio::test]
