@@ -7,11 +7,13 @@ use crate::{
     interop, lint,
     run::{cargo, output, run},
     shared::Shared,
+    tools,
 };
 
 /// Runs the tests that match `filters`, or without any the tests, the doctests, the client of others and the lints.
 pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
     let etcd = Etcd::find()?;
+    tools::require()?;
     let shared = Shared::start(&etcd.server)?;
     let mut tests = cargo();
     if output(cargo().args(["nextest", "--version"])).is_ok() {

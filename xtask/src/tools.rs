@@ -8,11 +8,34 @@ use std::{
 
 use crate::run::{output, run};
 
+/// What the tests call, and the packages of Debian and Ubuntu that bring it.
+const TOOLS: &[(&str, &str)] = &[("curl", "curl")];
+
 /// The program that a variable names, else the one of that name on the PATH.
 pub(crate) fn locate(variable: &str, name: &str) -> Option<PathBuf> {
     if let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) {
         return Some(path.into());
     }
+    on_path(name)
+}
+
+/// Makes sure of what the tests call by name.
+pub(crate) fn require() -> Result<(), String> {
+    let missing = || TOOLS.iter().filter(|(tool, _)| on_path(tool).is_none());
+    let (tools, packages): (Vec<_>, Vec<_>) = missing().copied().unzip();
+    if tools.is_empty() {
+        return Ok(());
+    }
+    let tools = tools.join(", ");
+    let needed = format!("the tests need {tools}");
+    install(&packages, &needed, "put them on the PATH")?;
+    match missing().next() {
+        None => Ok(()),
+        Some((tool, _)) => Err(format!("{tool} was installed but not found on the PATH")),
+    }
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path)
         .map(|directory| directory.join(name))
