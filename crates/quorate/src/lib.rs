@@ -222,6 +222,8 @@ mod election;
 mod elector;
 mod ephemeral;
 mod error;
+#[doc(hidden)]
+pub mod etcd_api;
 mod fenced;
 mod gate;
 mod health;

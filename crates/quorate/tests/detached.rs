@@ -353,7 +353,7 @@ fn beliefs_never_overlap() {
         };
         let mut tasks = Vec::new();
         for id in 0..4 {
-            let fault = Fault::new(Arc::clone(&store) as std::sync::Arc<dyn Backend>);
+            let fault = Fault::new(Arc::clone(&store) as Arc<dyn Backend>);
             let faults = fault.faults();
             let client = Client::with_backend_and(Arc::new(fault), ConnectOptions::memory());
             let believer = Arc::clone(&believer);
