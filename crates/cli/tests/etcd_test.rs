@@ -12,8 +12,8 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use running::{Running, etcdctl, until, until_queue_is};
-use support::{Ran, etcd};
+use running::{Running, etcd, etcdctl, until, until_queue_is};
+use support::Ran;
 
 mod running;
 mod support;
@@ -280,7 +280,7 @@ fn a_watch_tells_one_change_after_another() {
 
 #[test]
 fn a_watch_goes_on_after_the_server_was_away_and_its_history_compacted() {
-    let mut cluster = etcd::Cluster::builder().start();
+    let cluster = etcd::Cluster::builder().start();
     let endpoint = cluster.endpoint(0);
     let servers = endpoint.strip_prefix("http://").unwrap().to_owned();
     let put = |key: &str, value: &str| etcdctl(&endpoint, &["put", key, value]).ended();

@@ -119,8 +119,13 @@ impl Detached {
             if renewed.is_none() {
                 renewed = self.exchange(&held, ttl).await?;
             }
-            if renewed.is_some() {
-                self.deadline = renewed;
+            if let Some(renewed) = renewed {
+                self.deadline = Some(renewed);
+                if self.remaining().is_zero() {
+                    let message =
+                        format!("renewal of {}: confirmed too late to rely on it", self.key);
+                    return Err(Error::new(ErrorKind::Timeout, message));
+                }
                 return Ok(());
             }
             if link.runtime().now() >= give_up {

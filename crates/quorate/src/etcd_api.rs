@@ -202,6 +202,11 @@ impl Changes {
         self.told > Revision::ZERO && self.told.next() == index
     }
 
+    /// Whether a part of a revision has yet to be told.
+    pub fn is_within(&self) -> bool {
+        !self.found.is_empty()
+    }
+
     /// Waits for the next change.
     ///
     /// Where history was lost on the way it goes on with the keys that were written since; what was
