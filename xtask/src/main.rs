@@ -6,7 +6,7 @@
 //!
 //! - `differential`: compares the store in memory with a real etcd, at length
 //! - `etcd`: finds the etcd that tests run against
-//! - `generate`: generates the code of the wire crate
+//! - `generate`: generates the code of the wire crate and the C header
 //! - `lint`: everything that is checked without running the code
 //! - `run`: runs commands
 //! - `shared`: one etcd for all tests that are content with keys of their own
@@ -28,7 +28,7 @@ usage: cargo xtask <chore>
 chores:
   test [FILTER...]  run every test and every check; a filter runs the tests that match it, and no more
   lint              check format, lints, docs and generated code
-  gen [--check]     generate the code of the wire crate, or check that it is up to date
+  gen [--check]     generate the code of the wire crate and the C header, or check that they are up to date
   differential [--ops N] [--seed SEED]
                     compare the store in memory with a real etcd by random programs
   etcd              print the etcd that tests run against, installing it if that is possible";

@@ -260,8 +260,8 @@ pub use config::{
 pub use connect::ConnectOptions;
 pub use detached::Detached;
 pub use election::{Election, Leader, Leaders, Leadership};
-pub use elector::{Elector, LeaderState, Term};
-pub use ephemeral::{Ephemeral, EphemeralKey, EphemeralState};
+pub use elector::{Elector, LeaderState, LeaderStates, Term};
+pub use ephemeral::{Ephemeral, EphemeralKey, EphemeralState, EphemeralStates};
 pub use error::{Error, ErrorKind, Result};
 pub use fenced::Fenced;
 pub use gate::TokenGate;
