@@ -45,17 +45,21 @@ pub extern "C" fn quorate_client_open(
 ) -> quorate_code {
     guarded(error, || {
         let out = required(client, "client")?;
-        let url = url.text("url")?;
-        let process = Process::current();
-        if process.is_forked() && url.len() > "mem:".len() && url.starts_with("mem:") {
-            let message = "a store in memory with a name may be the parent's: use `mem:` here";
-            return Err(Failure::new(QUORATE_FORKED, message));
-        }
-        let options = ConnectOptions::parse(url)?;
-        let client = process.runtime()?.block_on(Client::connect(options))?;
+        let client = connect(url.text("url")?)?;
         *out = handle::open(quorate_client { client });
         Ok(())
     })
+}
+
+/// Connects to what a URL names.
+pub(crate) fn connect(url: &str) -> Result<Client, Failure> {
+    let process = Process::current();
+    if process.is_forked() && url.len() > "mem:".len() && url.starts_with("mem:") {
+        let message = "a store in memory with a name may be the parent's: use `mem:` here";
+        return Err(Failure::new(QUORATE_FORKED, message));
+    }
+    let options = ConnectOptions::parse(url)?;
+    Ok(process.runtime()?.block_on(Client::connect(options))?)
 }
 
 /// Makes a client of the same store and session whose keys all lie under `namespace` and a slash.

@@ -9,6 +9,7 @@
 //! - `session`, `lock`, `election`, `guard`, `elector`, `ephemeral`: what is held
 //! - `service`, `registration`, `tracker`, `picker`: discovery
 //! - `observer`, `config`, `health`: what changes
+//! - `etcd_api`: the calls of the C library etcd-api, by their names; their header is written by hand
 //!
 //! What stands behind it:
 //!
@@ -31,6 +32,7 @@ mod election;
 mod elector;
 mod ephemeral;
 mod error;
+mod etcd_api;
 mod events;
 mod guard;
 mod handle;
