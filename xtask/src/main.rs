@@ -7,7 +7,9 @@
 //! - `differential`: compares the store in memory with a real etcd, at length
 //! - `etcd`: finds the etcd that tests run against
 //! - `generate`: generates the code of the wire crate and the C header
+//! - `install`: puts the C library in place
 //! - `lint`: everything that is checked without running the code
+//! - `races`: the threaded test of the C library under a race detector
 //! - `run`: runs commands
 //! - `shared`: one etcd for all tests that are content with keys of their own
 //! - `test`: everything
@@ -15,7 +17,9 @@
 mod differential;
 mod etcd;
 mod generate;
+mod install;
 mod lint;
+mod races;
 mod run;
 mod shared;
 mod test;
@@ -31,6 +35,9 @@ chores:
   gen [--check]     generate the code of the wire crate and the C header, or check that they are up to date
   differential [--ops N] [--seed SEED]
                     compare the store in memory with a real etcd by random programs
+  install --prefix DIR [--destdir DIR] [--debug]
+                    build the C library and install it with headers, pkg-config file and manual page
+  races             run the threaded test of the C library under a race detector
   etcd              print the etcd that tests run against, installing it if that is possible";
 
 fn main() -> ExitCode {
@@ -39,6 +46,8 @@ fn main() -> ExitCode {
     let outcome = match args.as_slice() {
         ["differential", flags @ ..] => differential::compare(flags),
         ["etcd"] => etcd::print(),
+        ["install", flags @ ..] => install::install(flags),
+        ["races"] => races::look(),
         ["gen", flags @ ..] => generate::generate(flags),
         ["lint"] => lint::run_all(),
         ["test", filters @ ..] => test::run_all(filters),

@@ -588,7 +588,7 @@ typedef int32_t quorate_loss;
 /**
  * Why a call failed. Free it by quorate_error_free.
  */
-typedef struct {
+typedef struct quorate_error {
   /**
    * What the call returned.
    */
@@ -619,7 +619,7 @@ typedef struct {
  * Bytes with their length. As an input they need no NUL behind them; in a result they have one, which
  * is not counted. Make inputs by quorate_str or quorate_buf.
  */
-typedef struct {
+typedef struct quorate_bytes {
   /**
    * The bytes; may be NULL if there are none.
    */
@@ -633,15 +633,15 @@ typedef struct {
 /**
  * A key as it stood at some revision. Free it by quorate_kv_free, unless it is part of something else.
  */
-typedef struct {
+typedef struct quorate_kv {
   /**
    * The key.
    */
-  quorate_bytes key;
+  struct quorate_bytes key;
   /**
    * Its value.
    */
-  quorate_bytes value;
+  struct quorate_bytes value;
   /**
    * The revision that made the key.
    */
@@ -663,7 +663,7 @@ typedef struct {
 /**
  * Which keys a call is about. Make it by quorate_key, quorate_prefix, quorate_from or quorate_between.
  */
-typedef struct {
+typedef struct quorate_keys {
   /**
    * QUORATE_KEY, QUORATE_PREFIX, QUORATE_FROM or QUORATE_BETWEEN.
    */
@@ -671,17 +671,17 @@ typedef struct {
   /**
    * The key, the prefix or the first key.
    */
-  quorate_bytes key;
+  struct quorate_bytes key;
   /**
    * With QUORATE_BETWEEN the key before which the range ends.
    */
-  quorate_bytes end;
+  struct quorate_bytes end;
 } quorate_keys;
 
 /**
  * How keys are read. Initialize it by {0}.
  */
-typedef struct {
+typedef struct quorate_range_options {
   /**
    * The revision to read at; 0 is the latest.
    */
@@ -735,11 +735,11 @@ typedef struct {
 /**
  * Keys as they stood at one revision. Free it by quorate_kvs_free, unless it is part of something else.
  */
-typedef struct {
+typedef struct quorate_kvs {
   /**
    * The keys; NULL if there are none.
    */
-  const quorate_kv *kvs;
+  const struct quorate_kv *kvs;
   /**
    * How many are here.
    */
@@ -761,7 +761,7 @@ typedef struct {
 /**
  * How a key is written. Initialize it by {0}.
  */
-typedef struct {
+typedef struct quorate_put_options {
   /**
    * The lease that the key shall live by; 0 for none.
    */
@@ -783,7 +783,7 @@ typedef struct {
 /**
  * What came of one operation.
  */
-typedef struct {
+typedef struct quorate_op_result {
   /**
    * QUORATE_OP_PUT and so on.
    */
@@ -795,17 +795,17 @@ typedef struct {
   /**
    * Of a read the keys; of a put or a deletion what was there before, if asked for.
    */
-  quorate_kvs kvs;
+  struct quorate_kvs kvs;
   /**
    * Of a transaction within, what came of it; else NULL.
    */
-  const quorate_txn_result *txn;
+  const struct quorate_txn_result *txn;
 } quorate_op_result;
 
 /**
  * What came of a transaction. Free it by quorate_txn_result_free.
  */
-typedef struct {
+typedef struct quorate_txn_result {
   /**
    * Whether all conditions held.
    */
@@ -817,7 +817,7 @@ typedef struct {
   /**
    * One answer an operation of the branch that was applied, in their order.
    */
-  const quorate_op_result *results;
+  const struct quorate_op_result *results;
   /**
    * How many.
    */
@@ -827,7 +827,7 @@ typedef struct {
 /**
  * What is left of a lease. Free it by quorate_lease_status_free.
  */
-typedef struct {
+typedef struct quorate_lease_status {
   /**
    * Whether there is such a lease.
    */
@@ -843,7 +843,7 @@ typedef struct {
   /**
    * The keys that live by it.
    */
-  const quorate_bytes *keys;
+  const struct quorate_bytes *keys;
   /**
    * How many.
    */
@@ -853,17 +853,17 @@ typedef struct {
 /**
  * Bytes alone. Free it by quorate_buffer_free.
  */
-typedef struct {
+typedef struct quorate_buffer {
   /**
    * The bytes, with a NUL behind them.
    */
-  quorate_bytes bytes;
+  struct quorate_bytes bytes;
 } quorate_buffer;
 
 /**
  * How a lock is held. Initialize it by {0}.
  */
-typedef struct {
+typedef struct quorate_lock_options {
   /**
    * Holds under a session of its own with this time to live, rounded up to whole seconds; 0 for the
    * session that the client's recipes share.
@@ -872,7 +872,7 @@ typedef struct {
   /**
    * Holds under this session; NULL for none. Not together with ttl_ms.
    */
-  const quorate_session *session;
+  const struct quorate_session *session;
   /**
    * Releases by itself after this time; 0 for never.
    */
@@ -880,7 +880,7 @@ typedef struct {
   /**
    * The name of who holds, for people to read; empty for the client's.
    */
-  quorate_bytes holder;
+  struct quorate_bytes holder;
   /**
    * Must be zero.
    */
@@ -890,15 +890,15 @@ typedef struct {
 /**
  * Somebody who stands in the queue of a lock or an election.
  */
-typedef struct {
+typedef struct quorate_contender {
   /**
    * Its key.
    */
-  quorate_bytes key;
+  struct quorate_bytes key;
   /**
    * What it says of itself: of a lock JSON that tells who it is, of an election its value.
    */
-  quorate_bytes value;
+  struct quorate_bytes value;
   /**
    * Its fencing token: the revision that made its key.
    */
@@ -912,11 +912,11 @@ typedef struct {
 /**
  * Who stands in a queue, who holds or leads first. Free it by quorate_contenders_free.
  */
-typedef struct {
+typedef struct quorate_contenders {
   /**
    * They; NULL if there is nobody.
    */
-  const quorate_contender *contenders;
+  const struct quorate_contender *contenders;
   /**
    * How many.
    */
@@ -926,7 +926,7 @@ typedef struct {
 /**
  * How to campaign. Initialize it by {0}.
  */
-typedef struct {
+typedef struct quorate_election_options {
   /**
    * Campaigns under a session of its own with this time to live, rounded up to whole seconds; 0 for
    * the session that the client's recipes share.
@@ -935,7 +935,7 @@ typedef struct {
   /**
    * Campaigns under this session; NULL for none. Not together with ttl_ms.
    */
-  const quorate_session *session;
+  const struct quorate_session *session;
   /**
    * Must be zero.
    */
@@ -945,7 +945,7 @@ typedef struct {
 /**
  * What an elector knows. Free it by quorate_leader_state_free.
  */
-typedef struct {
+typedef struct quorate_leader_state {
   /**
    * QUORATE_NO_LEADER, QUORATE_FOLLOWING or QUORATE_LEADING.
    */
@@ -961,13 +961,13 @@ typedef struct {
   /**
    * With QUORATE_FOLLOWING: who leads; else NULL.
    */
-  const quorate_contender *leader;
+  const struct quorate_contender *leader;
 } quorate_leader_state;
 
 /**
  * How an ephemeral key is made. Initialize it by {0}.
  */
-typedef struct {
+typedef struct quorate_ephemeral_options {
   /**
    * Gives the key a session of its own with this time to live, rounded up to whole seconds; 0 for the
    * session that the client's recipes share.
@@ -986,12 +986,12 @@ typedef struct {
 /**
  * Where a service is, and how instances register. Initialize it by {0}.
  */
-typedef struct {
+typedef struct quorate_service_options {
   /**
    * What stands before the name in the keys; empty for `services/`, or nothing in a layout that others
    * share.
    */
-  quorate_bytes root;
+  struct quorate_bytes root;
   /**
    * QUORATE_LAYOUT_QUORATE and so on.
    */
@@ -1014,15 +1014,15 @@ typedef struct {
 /**
  * What is told of an instance when it registers. Initialize it by {0}, and set the address and the weight.
  */
-typedef struct {
+typedef struct quorate_instance {
   /**
    * Where it is reached, such as `host:port`.
    */
-  quorate_bytes address;
+  struct quorate_bytes address;
   /**
    * A JSON object; empty for none.
    */
-  quorate_bytes metadata;
+  struct quorate_bytes metadata;
   /**
    * How much of the load it should get in proportion to others; 0 for none. 1 is usual.
    */
@@ -1036,25 +1036,25 @@ typedef struct {
 /**
  * An instance that is registered.
  */
-typedef struct {
+typedef struct quorate_registered {
   /**
    * Its id.
    */
-  quorate_bytes id;
+  struct quorate_bytes id;
   /**
    * What is told of it.
    */
-  quorate_instance instance;
+  struct quorate_instance instance;
 } quorate_registered;
 
 /**
  * A key of a service that is no instance.
  */
-typedef struct {
+typedef struct quorate_malformed {
   /**
    * The key.
    */
-  quorate_bytes key;
+  struct quorate_bytes key;
   /**
    * What is wrong.
    */
@@ -1065,11 +1065,11 @@ typedef struct {
  * The instances of a service at one revision, in the order of their ids. Free it by
  * quorate_instances_free.
  */
-typedef struct {
+typedef struct quorate_instances {
   /**
    * They; NULL if there are none.
    */
-  const quorate_registered *instances;
+  const struct quorate_registered *instances;
   /**
    * How many.
    */
@@ -1085,7 +1085,7 @@ typedef struct {
   /**
    * The keys of the service that cannot be understood.
    */
-  const quorate_malformed *malformed;
+  const struct quorate_malformed *malformed;
   /**
    * How many.
    */
@@ -1095,11 +1095,11 @@ typedef struct {
 /**
  * A service that has instances.
  */
-typedef struct {
+typedef struct quorate_service_count {
   /**
    * Its name.
    */
-  quorate_bytes name;
+  struct quorate_bytes name;
   /**
    * How many instances it has.
    */
@@ -1109,11 +1109,11 @@ typedef struct {
 /**
  * The services that have instances. Free it by quorate_services_free.
  */
-typedef struct {
+typedef struct quorate_services {
   /**
    * They; NULL if there are none.
    */
-  const quorate_service_count *services;
+  const struct quorate_service_count *services;
   /**
    * How many.
    */
@@ -1123,7 +1123,7 @@ typedef struct {
 /**
  * What became of an instance. Free it by quorate_change_free.
  */
-typedef struct {
+typedef struct quorate_change {
   /**
    * QUORATE_JOINED, QUORATE_UPDATED or QUORATE_LEFT.
    */
@@ -1131,13 +1131,13 @@ typedef struct {
   /**
    * The instance; with QUORATE_LEFT its id alone.
    */
-  quorate_registered registered;
+  struct quorate_registered registered;
 } quorate_change;
 
 /**
  * How to observe. Initialize it by {0}.
  */
-typedef struct {
+typedef struct quorate_observe_options {
   /**
    * QUORATE_START_STATE and so on.
    */
@@ -1171,7 +1171,7 @@ typedef struct {
 /**
  * One change of one key.
  */
-typedef struct {
+typedef struct quorate_event {
   /**
    * Whether the key was deleted; else it was written.
    */
@@ -1179,17 +1179,17 @@ typedef struct {
   /**
    * The key as it now stands; of a deletion its name, and the revision of the deletion as mod_revision.
    */
-  quorate_kv kv;
+  struct quorate_kv kv;
   /**
    * The key as it stood before; NULL if there was none, or it was not asked for.
    */
-  const quorate_kv *prev;
+  const struct quorate_kv *prev;
 } quorate_event;
 
 /**
  * What an observer tells. Free it by quorate_observed_free.
  */
-typedef struct {
+typedef struct quorate_observed {
   /**
    * QUORATE_RESET or QUORATE_CHANGES.
    */
@@ -1201,11 +1201,11 @@ typedef struct {
   /**
    * With QUORATE_RESET: the keys.
    */
-  quorate_kvs state;
+  struct quorate_kvs state;
   /**
    * With QUORATE_CHANGES: the changes.
    */
-  const quorate_event *events;
+  const struct quorate_event *events;
   /**
    * How many.
    */
@@ -1215,7 +1215,7 @@ typedef struct {
 /**
  * Where a configuration is, and how it is followed. Initialize it by {0}.
  */
-typedef struct {
+typedef struct quorate_config_options {
   /**
    * The configuration is all keys below `key` and a slash, as the fields of one JSON object.
    */
@@ -1227,7 +1227,7 @@ typedef struct {
   /**
    * A JSON document for when there is none in the store; empty for none.
    */
-  quorate_bytes default_document;
+  struct quorate_bytes default_document;
   /**
    * Takes a change over only after the store was quiet for so long; 0 takes it at once.
    */
@@ -1235,7 +1235,7 @@ typedef struct {
   /**
    * A file that keeps the last good document; empty for none.
    */
-  quorate_bytes cache;
+  struct quorate_bytes cache;
   /**
    * QUORATE_DOWN_FAIL and so on.
    */
@@ -1249,11 +1249,11 @@ typedef struct {
 /**
  * What was refused.
  */
-typedef struct {
+typedef struct quorate_rejected {
   /**
    * Its key; below a prefix the key that is to blame if it is one.
    */
-  quorate_bytes key;
+  struct quorate_bytes key;
   /**
    * The revision of its write.
    */
@@ -1271,11 +1271,11 @@ typedef struct {
 /**
  * A document, in JSON whatever its format. Free it by quorate_document_free.
  */
-typedef struct {
+typedef struct quorate_document {
   /**
    * The document.
    */
-  quorate_bytes json;
+  struct quorate_bytes json;
   /**
    * The revision of its write; 0 for the default.
    */
@@ -1287,13 +1287,13 @@ typedef struct {
   /**
    * What is there now, if that was refused; else NULL.
    */
-  const quorate_rejected *rejected;
+  const struct quorate_rejected *rejected;
 } quorate_document;
 
 /**
  * What happened to a configuration. Free it by quorate_config_update_free.
  */
-typedef struct {
+typedef struct quorate_config_update {
   /**
    * QUORATE_CONFIG_CHANGED or QUORATE_CONFIG_REJECTED.
    */
@@ -1301,17 +1301,17 @@ typedef struct {
   /**
    * With QUORATE_CONFIG_CHANGED: the document in JSON.
    */
-  quorate_bytes json;
+  struct quorate_bytes json;
   /**
    * With QUORATE_CONFIG_REJECTED: what was refused; else NULL.
    */
-  const quorate_rejected *rejected;
+  const struct quorate_rejected *rejected;
 } quorate_config_update;
 
 /**
  * How health is judged. Initialize it by {0}.
  */
-typedef struct {
+typedef struct quorate_health_options {
   /**
    * How long a monitor pauses between looks; 0 for 5 s.
    */
@@ -1337,7 +1337,7 @@ typedef struct {
 /**
  * One thing that is wrong.
  */
-typedef struct {
+typedef struct quorate_reason {
   /**
    * QUORATE_PROBLEM_CORRUPT and so on.
    */
@@ -1355,7 +1355,7 @@ typedef struct {
 /**
  * How one member is.
  */
-typedef struct {
+typedef struct quorate_member {
   /**
    * What reasons call it.
    */
@@ -1401,7 +1401,7 @@ typedef struct {
 /**
  * How a cluster and its members are. Free it by quorate_health_report_free.
  */
-typedef struct {
+typedef struct quorate_health_report {
   /**
    * QUORATE_UP, QUORATE_DEGRADED or QUORATE_DOWN.
    */
@@ -1409,7 +1409,7 @@ typedef struct {
   /**
    * What is wrong; NULL if the cluster is up.
    */
-  const quorate_reason *reasons;
+  const struct quorate_reason *reasons;
   /**
    * How many.
    */
@@ -1417,7 +1417,7 @@ typedef struct {
   /**
    * The members.
    */
-  const quorate_member *members;
+  const struct quorate_member *members;
   /**
    * How many.
    */
@@ -1606,7 +1606,7 @@ uint64_t quorate_in_use(void);
 /**
  * Frees an error; NULL is accepted.
  */
-void quorate_error_free(quorate_error *error);
+void quorate_error_free(struct quorate_error *error);
 
 /**
  * What a code asks of the caller, as a sentence. It is never NULL, and not to be freed.
@@ -1621,23 +1621,25 @@ const char *quorate_loss_text(quorate_loss loss);
 /**
  * Makes a quorate_cancel, to be freed by quorate_cancel_free.
  */
-quorate_code quorate_cancel_new(quorate_cancel **cancel, quorate_error **error);
+quorate_code quorate_cancel_new(struct quorate_cancel **cancel, struct quorate_error **error);
 
 /**
  * Ends every call that it is given to, now and later. Not for signal handlers: see quorate_cancel_fd.
  */
-quorate_code quorate_cancel_trigger(quorate_cancel *cancel, quorate_error **error);
+quorate_code quorate_cancel_trigger(struct quorate_cancel *cancel, struct quorate_error **error);
 
 /**
  * A descriptor to which a signal handler writes 8 bytes, a uint64_t of 1, to trigger it. It is the
  * handle's: do not read from it or close it.
  */
-quorate_code quorate_cancel_fd(const quorate_cancel *cancel, int32_t *fd, quorate_error **error);
+quorate_code quorate_cancel_fd(const struct quorate_cancel *cancel,
+                               int32_t *fd,
+                               struct quorate_error **error);
 
 /**
  * Frees it; NULL is accepted. Calls that it was given to go on, and cannot be cancelled any more.
  */
-void quorate_cancel_free(quorate_cancel *cancel);
+void quorate_cancel_free(struct quorate_cancel *cancel);
 
 /**
  * Opens a client by its URL:
@@ -1652,475 +1654,487 @@ void quorate_cancel_free(quorate_cancel *cancel);
  *
  * It does not block, and does not fail while the cluster is down: it connects when it is first used.
  */
-quorate_code quorate_client_open(quorate_bytes url, quorate_client **client, quorate_error **error);
+quorate_code quorate_client_open(struct quorate_bytes url,
+                                 struct quorate_client **client,
+                                 struct quorate_error **error);
 
 /**
  * Makes a client of the same store and session whose keys all lie under `namespace` and a slash.
  */
-quorate_code quorate_client_namespace(const quorate_client *client,
-                                      quorate_bytes namespace_,
-                                      quorate_client **inner,
-                                      quorate_error **error);
+quorate_code quorate_client_namespace(const struct quorate_client *client,
+                                      struct quorate_bytes namespace_,
+                                      struct quorate_client **inner,
+                                      struct quorate_error **error);
 
 /**
  * Ends the session that the client's recipes share, and so everything that they hold, and waits until
  * its lease is revoked. Sessions of their own, as of locks with a ttl, are not ended.
  */
-quorate_code quorate_client_close(quorate_client *client,
+quorate_code quorate_client_close(struct quorate_client *client,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
-                                  quorate_error **error);
+                                  const struct quorate_cancel *cancel,
+                                  struct quorate_error **error);
 
 /**
  * Frees a client; NULL is accepted. What was made from it goes on.
  */
-void quorate_client_free(quorate_client *client);
+void quorate_client_free(struct quorate_client *client);
 
 /**
  * Reads a key at a revision, 0 for the latest. `*kv` is NULL if it does not exist.
  */
-quorate_code quorate_get(const quorate_client *client,
-                         quorate_bytes key,
+quorate_code quorate_get(const struct quorate_client *client,
+                         struct quorate_bytes key,
                          int64_t revision,
                          int64_t timeout_ms,
-                         const quorate_cancel *cancel,
-                         quorate_kv **kv,
-                         quorate_error **error);
+                         const struct quorate_cancel *cancel,
+                         struct quorate_kv **kv,
+                         struct quorate_error **error);
 
 /**
  * Reads keys in one answer.
  */
-quorate_code quorate_range(const quorate_client *client,
-                           quorate_keys keys,
-                           const quorate_range_options *options,
+quorate_code quorate_range(const struct quorate_client *client,
+                           struct quorate_keys keys,
+                           const struct quorate_range_options *options,
                            int64_t timeout_ms,
-                           const quorate_cancel *cancel,
-                           quorate_kvs **kvs,
-                           quorate_error **error);
+                           const struct quorate_cancel *cancel,
+                           struct quorate_kvs **kvs,
+                           struct quorate_error **error);
 
 /**
  * Reads every key that begins with `prefix`, all at one revision, page by page: for what may be large.
  */
-quorate_code quorate_list(const quorate_client *client,
-                          quorate_bytes prefix,
+quorate_code quorate_list(const struct quorate_client *client,
+                          struct quorate_bytes prefix,
                           int64_t timeout_ms,
-                          const quorate_cancel *cancel,
-                          quorate_kvs **kvs,
-                          quorate_error **error);
+                          const struct quorate_cancel *cancel,
+                          struct quorate_kvs **kvs,
+                          struct quorate_error **error);
 
 /**
  * Writes a key. `*revision` is that of the write, and `*prev` the key as it stood before, NULL if there
  * was none; it is asked for only if `prev` is not NULL.
  */
-quorate_code quorate_put(const quorate_client *client,
-                         quorate_bytes key,
-                         quorate_bytes value,
-                         const quorate_put_options *options,
+quorate_code quorate_put(const struct quorate_client *client,
+                         struct quorate_bytes key,
+                         struct quorate_bytes value,
+                         const struct quorate_put_options *options,
                          int64_t timeout_ms,
-                         const quorate_cancel *cancel,
+                         const struct quorate_cancel *cancel,
                          int64_t *revision,
-                         quorate_kv **prev,
-                         quorate_error **error);
+                         struct quorate_kv **prev,
+                         struct quorate_error **error);
 
 /**
  * Deletes keys; none is no error. `*deleted` is how many there were, `*revision` that of the store after
  * it, and `*prevs` the keys as they stood before; these are asked for only if `prevs` is not NULL.
  */
-quorate_code quorate_delete(const quorate_client *client,
-                            quorate_keys keys,
+quorate_code quorate_delete(const struct quorate_client *client,
+                            struct quorate_keys keys,
                             int64_t timeout_ms,
-                            const quorate_cancel *cancel,
+                            const struct quorate_cancel *cancel,
                             int64_t *deleted,
                             int64_t *revision,
-                            quorate_kvs **prevs,
-                            quorate_error **error);
+                            struct quorate_kvs **prevs,
+                            struct quorate_error **error);
 
 /**
  * Writes a key only if it does not exist. `*done` tells whether it was written; if so `*revision` is that
  * of the write, and if not `*present` is what is there.
  */
-quorate_code quorate_put_if_absent(const quorate_client *client,
-                                   quorate_bytes key,
-                                   quorate_bytes value,
+quorate_code quorate_put_if_absent(const struct quorate_client *client,
+                                   struct quorate_bytes key,
+                                   struct quorate_bytes value,
                                    int64_t timeout_ms,
-                                   const quorate_cancel *cancel,
+                                   const struct quorate_cancel *cancel,
                                    bool *done,
                                    int64_t *revision,
-                                   quorate_kv **present,
-                                   quorate_error **error);
+                                   struct quorate_kv **present,
+                                   struct quorate_error **error);
 
 /**
  * Writes a key only if it was last written at the revision `expected`: if nobody wrote it since it was
  * read. 0 expects that it does not exist. `*done` tells whether it was written; if so `*revision` is that
  * of the write, and if not `*present` is what is there, NULL if it does not exist.
  */
-quorate_code quorate_put_if_revision(const quorate_client *client,
-                                     quorate_bytes key,
+quorate_code quorate_put_if_revision(const struct quorate_client *client,
+                                     struct quorate_bytes key,
                                      int64_t expected,
-                                     quorate_bytes value,
+                                     struct quorate_bytes value,
                                      int64_t timeout_ms,
-                                     const quorate_cancel *cancel,
+                                     const struct quorate_cancel *cancel,
                                      bool *done,
                                      int64_t *revision,
-                                     quorate_kv **present,
-                                     quorate_error **error);
+                                     struct quorate_kv **present,
+                                     struct quorate_error **error);
 
 /**
  * Writes a key only if its value is `expected`, which a key that does not exist has not. The outputs
  * are those of quorate_put_if_revision.
  */
-quorate_code quorate_put_if_value(const quorate_client *client,
-                                  quorate_bytes key,
-                                  quorate_bytes expected,
-                                  quorate_bytes value,
+quorate_code quorate_put_if_value(const struct quorate_client *client,
+                                  struct quorate_bytes key,
+                                  struct quorate_bytes expected,
+                                  struct quorate_bytes value,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
+                                  const struct quorate_cancel *cancel,
                                   bool *done,
                                   int64_t *revision,
-                                  quorate_kv **present,
-                                  quorate_error **error);
+                                  struct quorate_kv **present,
+                                  struct quorate_error **error);
 
 /**
  * Frees a key; NULL is accepted.
  */
-void quorate_kv_free(quorate_kv *kv);
+void quorate_kv_free(struct quorate_kv *kv);
 
 /**
  * Frees keys; NULL is accepted.
  */
-void quorate_kvs_free(quorate_kvs *kvs);
+void quorate_kvs_free(struct quorate_kvs *kvs);
 
 /**
  * Begins a transaction, to be freed by quorate_txn_free.
  */
-quorate_code quorate_txn_new(quorate_txn **txn, quorate_error **error);
+quorate_code quorate_txn_new(struct quorate_txn **txn, struct quorate_error **error);
 
 /**
  * Adds a condition on the value. That of a key that does not exist never holds. `op` is QUORATE_EQUAL
  * and so on; of a range the condition has to hold for every key.
  */
-quorate_code quorate_txn_if_value(quorate_txn *txn,
-                                  quorate_keys keys,
+quorate_code quorate_txn_if_value(struct quorate_txn *txn,
+                                  struct quorate_keys keys,
                                   int32_t op,
-                                  quorate_bytes value,
-                                  quorate_error **error);
+                                  struct quorate_bytes value,
+                                  struct quorate_error **error);
 
 /**
  * Adds a condition on the revision that made the key; it is 0 if the key does not exist.
  */
-quorate_code quorate_txn_if_create_revision(quorate_txn *txn,
-                                            quorate_keys keys,
+quorate_code quorate_txn_if_create_revision(struct quorate_txn *txn,
+                                            struct quorate_keys keys,
                                             int32_t op,
                                             int64_t revision,
-                                            quorate_error **error);
+                                            struct quorate_error **error);
 
 /**
  * Adds a condition on the revision of the last write; it is 0 if the key does not exist.
  */
-quorate_code quorate_txn_if_mod_revision(quorate_txn *txn,
-                                         quorate_keys keys,
+quorate_code quorate_txn_if_mod_revision(struct quorate_txn *txn,
+                                         struct quorate_keys keys,
                                          int32_t op,
                                          int64_t revision,
-                                         quorate_error **error);
+                                         struct quorate_error **error);
 
 /**
  * Adds a condition on the number of writes since the key was made; it is 0 if it does not exist.
  */
-quorate_code quorate_txn_if_version(quorate_txn *txn,
-                                    quorate_keys keys,
+quorate_code quorate_txn_if_version(struct quorate_txn *txn,
+                                    struct quorate_keys keys,
                                     int32_t op,
                                     int64_t version,
-                                    quorate_error **error);
+                                    struct quorate_error **error);
 
 /**
  * Adds a condition on the lease; it is 0 if the key has none or does not exist.
  */
-quorate_code quorate_txn_if_lease(quorate_txn *txn,
-                                  quorate_keys keys,
+quorate_code quorate_txn_if_lease(struct quorate_txn *txn,
+                                  struct quorate_keys keys,
                                   int32_t op,
                                   int64_t lease,
-                                  quorate_error **error);
+                                  struct quorate_error **error);
 
 /**
  * Adds the fence of a lock or a leadership: the transaction is applied only while its key stands,
  * whatever this process believes. The transaction has to be committed by a client of the same namespace.
  */
-quorate_code quorate_txn_if_held(quorate_txn *txn, const quorate_guard *guard, quorate_error **error);
+quorate_code quorate_txn_if_held(struct quorate_txn *txn,
+                                 const struct quorate_guard *guard,
+                                 struct quorate_error **error);
 
 /**
  * Adds the fence of the term that an elector leads; QUORATE_LOST if it does not lead.
  */
-quorate_code quorate_txn_if_leading(quorate_txn *txn, const quorate_elector *elector, quorate_error **error);
+quorate_code quorate_txn_if_leading(struct quorate_txn *txn,
+                                    const struct quorate_elector *elector,
+                                    struct quorate_error **error);
 
 /**
  * Adds a put to a branch, QUORATE_THEN or QUORATE_ELSE. With `prev` its result has the key as it stood
  * before.
  */
-quorate_code quorate_txn_put(quorate_txn *txn,
+quorate_code quorate_txn_put(struct quorate_txn *txn,
                              int32_t branch,
-                             quorate_bytes key,
-                             quorate_bytes value,
-                             const quorate_put_options *options,
+                             struct quorate_bytes key,
+                             struct quorate_bytes value,
+                             const struct quorate_put_options *options,
                              bool prev,
-                             quorate_error **error);
+                             struct quorate_error **error);
 
 /**
  * Adds a read to a branch. It sees what the operations before it wrote, and cannot name a revision.
  */
-quorate_code quorate_txn_get(quorate_txn *txn,
+quorate_code quorate_txn_get(struct quorate_txn *txn,
                              int32_t branch,
-                             quorate_keys keys,
-                             const quorate_range_options *options,
-                             quorate_error **error);
+                             struct quorate_keys keys,
+                             const struct quorate_range_options *options,
+                             struct quorate_error **error);
 
 /**
  * Adds a deletion to a branch. With `prev` its result has the keys as they stood before.
  */
-quorate_code quorate_txn_delete(quorate_txn *txn,
+quorate_code quorate_txn_delete(struct quorate_txn *txn,
                                 int32_t branch,
-                                quorate_keys keys,
+                                struct quorate_keys keys,
                                 bool prev,
-                                quorate_error **error);
+                                struct quorate_error **error);
 
 /**
  * Adds a copy of a transaction to a branch. Its conditions see the store as it was before all.
  */
-quorate_code quorate_txn_nest(quorate_txn *txn,
+quorate_code quorate_txn_nest(struct quorate_txn *txn,
                               int32_t branch,
-                              const quorate_txn *inner,
-                              quorate_error **error);
+                              const struct quorate_txn *inner,
+                              struct quorate_error **error);
 
 /**
  * Applies a transaction, which stays what it is.
  */
-quorate_code quorate_txn_commit(const quorate_client *client,
-                                const quorate_txn *txn,
+quorate_code quorate_txn_commit(const struct quorate_client *client,
+                                const struct quorate_txn *txn,
                                 int64_t timeout_ms,
-                                const quorate_cancel *cancel,
-                                quorate_txn_result **result,
-                                quorate_error **error);
+                                const struct quorate_cancel *cancel,
+                                struct quorate_txn_result **result,
+                                struct quorate_error **error);
 
 /**
  * Frees a transaction; NULL is accepted. What it did stays done.
  */
-void quorate_txn_free(quorate_txn *txn);
+void quorate_txn_free(struct quorate_txn *txn);
 
 /**
  * Frees a result; NULL is accepted.
  */
-void quorate_txn_result_free(quorate_txn_result *result);
+void quorate_txn_result_free(struct quorate_txn_result *result);
 
 /**
  * Grants a lease that lives for `ttl_ms`, rounded up to whole seconds. Nobody renews it: a lease that is
  * kept alive is a quorate_session. `*granted_ms` is its time to live, which the server may have raised.
  */
-quorate_code quorate_lease_grant(const quorate_client *client,
+quorate_code quorate_lease_grant(const struct quorate_client *client,
                                  int64_t ttl_ms,
                                  int64_t timeout_ms,
-                                 const quorate_cancel *cancel,
+                                 const struct quorate_cancel *cancel,
                                  int64_t *lease,
                                  int64_t *granted_ms,
-                                 quorate_error **error);
+                                 struct quorate_error **error);
 
 /**
  * Ends a lease, and deletes the keys that live by it. QUORATE_NOT_FOUND if there is no such lease.
  */
-quorate_code quorate_lease_revoke(const quorate_client *client,
+quorate_code quorate_lease_revoke(const struct quorate_client *client,
                                   int64_t lease,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
-                                  quorate_error **error);
+                                  const struct quorate_cancel *cancel,
+                                  struct quorate_error **error);
 
 /**
  * Tells what is left of a lease. That there is none is no error.
  */
-quorate_code quorate_lease_look(const quorate_client *client,
+quorate_code quorate_lease_look(const struct quorate_client *client,
                                 int64_t lease,
                                 int64_t timeout_ms,
-                                const quorate_cancel *cancel,
-                                quorate_lease_status **status,
-                                quorate_error **error);
+                                const struct quorate_cancel *cancel,
+                                struct quorate_lease_status **status,
+                                struct quorate_error **error);
 
 /**
  * Frees what was told of a lease; NULL is accepted.
  */
-void quorate_lease_status_free(quorate_lease_status *status);
+void quorate_lease_status_free(struct quorate_lease_status *status);
 
 /**
  * Writes a key that vanishes after `ttl_ms`, rounded up to whole seconds. `ttl_key` may be NULL.
  */
-quorate_code quorate_ttl_key_put(const quorate_client *client,
-                                 quorate_bytes key,
-                                 quorate_bytes value,
+quorate_code quorate_ttl_key_put(const struct quorate_client *client,
+                                 struct quorate_bytes key,
+                                 struct quorate_bytes value,
                                  int64_t ttl_ms,
                                  int64_t timeout_ms,
-                                 const quorate_cancel *cancel,
-                                 quorate_ttl_key **ttl_key,
-                                 quorate_error **error);
+                                 const struct quorate_cancel *cancel,
+                                 struct quorate_ttl_key **ttl_key,
+                                 struct quorate_error **error);
 
 /**
  * The lease by which the key lives, and nothing else does; 0 for no key.
  */
-int64_t quorate_ttl_key_lease(const quorate_ttl_key *ttl_key);
+int64_t quorate_ttl_key_lease(const struct quorate_ttl_key *ttl_key);
 
 /**
  * Begins the key's time anew; `*remaining_ms` is how long that is. QUORATE_NOT_FOUND once it is over.
  */
-quorate_code quorate_ttl_key_refresh(const quorate_ttl_key *ttl_key,
+quorate_code quorate_ttl_key_refresh(const struct quorate_ttl_key *ttl_key,
                                      int64_t timeout_ms,
-                                     const quorate_cancel *cancel,
+                                     const struct quorate_cancel *cancel,
                                      int64_t *remaining_ms,
-                                     quorate_error **error);
+                                     struct quorate_error **error);
 
 /**
  * Writes another value, for what is left of the key's time. QUORATE_NOT_FOUND once it is over.
  */
-quorate_code quorate_ttl_key_set(const quorate_ttl_key *ttl_key,
-                                 quorate_bytes value,
+quorate_code quorate_ttl_key_set(const struct quorate_ttl_key *ttl_key,
+                                 struct quorate_bytes value,
                                  int64_t timeout_ms,
-                                 const quorate_cancel *cancel,
-                                 quorate_error **error);
+                                 const struct quorate_cancel *cancel,
+                                 struct quorate_error **error);
 
 /**
  * Ends the key's time now. That it is over is no error.
  */
-quorate_code quorate_ttl_key_delete(const quorate_ttl_key *ttl_key,
+quorate_code quorate_ttl_key_delete(const struct quorate_ttl_key *ttl_key,
                                     int64_t timeout_ms,
-                                    const quorate_cancel *cancel,
-                                    quorate_error **error);
+                                    const struct quorate_cancel *cancel,
+                                    struct quorate_error **error);
 
 /**
  * Frees it; NULL is accepted. The key is left to its time.
  */
-void quorate_ttl_key_free(quorate_ttl_key *ttl_key);
+void quorate_ttl_key_free(struct quorate_ttl_key *ttl_key);
 
 /**
  * Opens a session with this time to live, rounded up to whole seconds; with 0 the one that the client's
  * recipes share.
  */
-quorate_code quorate_session_open(const quorate_client *client,
+quorate_code quorate_session_open(const struct quorate_client *client,
                                   int64_t ttl_ms,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
-                                  quorate_session **session,
-                                  quorate_error **error);
+                                  const struct quorate_cancel *cancel,
+                                  struct quorate_session **session,
+                                  struct quorate_error **error);
 
 /**
  * Its lease. Keys put under it live as long as the session.
  */
-int64_t quorate_session_lease(const quorate_session *session);
+int64_t quorate_session_lease(const struct quorate_session *session);
 
 /**
  * The time to live that the server granted, in milliseconds.
  */
-int64_t quorate_session_ttl_ms(const quorate_session *session);
+int64_t quorate_session_ttl_ms(const struct quorate_session *session);
 
 /**
  * How long what is held under it may still be relied on if no further beat is answered, in milliseconds;
  * 0 once it is lost.
  */
-int64_t quorate_session_remaining_ms(const quorate_session *session);
+int64_t quorate_session_remaining_ms(const struct quorate_session *session);
 
 /**
  * How it stands now, by the clock: QUORATE_SESSION_LIVE and so on. `*loss`, which may be NULL, is how it
  * was lost.
  */
-int32_t quorate_session_state(const quorate_session *session, quorate_loss *loss);
+int32_t quorate_session_state(const struct quorate_session *session, quorate_loss *loss);
 
 /**
  * Waits until the session stands otherwise than was told last (at first: than live), and tells how.
  * After QUORATE_SESSION_LOST comes QUORATE_END.
  */
-quorate_code quorate_session_next(quorate_session *session,
+quorate_code quorate_session_next(struct quorate_session *session,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
+                                  const struct quorate_cancel *cancel,
                                   int32_t *state,
                                   quorate_loss *loss,
-                                  quorate_error **error);
+                                  struct quorate_error **error);
 
 /**
  * A descriptor that is readable while quorate_session_next would not wait.
  */
-quorate_code quorate_session_fd(const quorate_session *session, int32_t *fd, quorate_error **error);
+quorate_code quorate_session_fd(const struct quorate_session *session,
+                                int32_t *fd,
+                                struct quorate_error **error);
 
 /**
  * Waits until the session is lost. QUORATE_TIMEOUT if it is not by then.
  */
-quorate_code quorate_session_wait_lost(const quorate_session *session,
+quorate_code quorate_session_wait_lost(const struct quorate_session *session,
                                        int64_t timeout_ms,
-                                       const quorate_cancel *cancel,
+                                       const struct quorate_cancel *cancel,
                                        quorate_loss *loss,
-                                       quorate_error **error);
+                                       struct quorate_error **error);
 
 /**
  * Ends the session: what is held under it is lost at once. Waits until its lease is revoked.
  */
-quorate_code quorate_session_close(quorate_session *session,
+quorate_code quorate_session_close(struct quorate_session *session,
                                    int64_t timeout_ms,
-                                   const quorate_cancel *cancel,
-                                   quorate_error **error);
+                                   const struct quorate_cancel *cancel,
+                                   struct quorate_error **error);
 
 /**
  * Frees a session; NULL is accepted.
  */
-void quorate_session_free(quorate_session *session);
+void quorate_session_free(struct quorate_session *session);
 
 /**
  * The key that stands for the hold.
  */
-quorate_code quorate_guard_key(const quorate_guard *guard, quorate_buffer **key, quorate_error **error);
+quorate_code quorate_guard_key(const struct quorate_guard *guard,
+                               struct quorate_buffer **key,
+                               struct quorate_error **error);
 
 /**
  * The fencing token: the revision that made the hold's key. Later holders have higher ones. 0 for no
  * guard.
  */
-int64_t quorate_guard_token(const quorate_guard *guard);
+int64_t quorate_guard_token(const struct quorate_guard *guard);
 
 /**
  * Whether it is held as far as can be known here: no loss was seen, and the clock is before the
  * deadline. False for no guard.
  */
-bool quorate_guard_is_held(const quorate_guard *guard);
+bool quorate_guard_is_held(const struct quorate_guard *guard);
 
 /**
  * How it was lost; QUORATE_LOSS_NONE while it is held, and for no guard QUORATE_LOSS_RELEASED.
  */
-quorate_loss quorate_guard_loss(const quorate_guard *guard);
+quorate_loss quorate_guard_loss(const struct quorate_guard *guard);
 
 /**
  * The lease by which it is held; 0 after the release, and for no guard.
  */
-int64_t quorate_guard_lease(const quorate_guard *guard);
+int64_t quorate_guard_lease(const struct quorate_guard *guard);
 
 /**
  * How long it may still be relied on if no further beat of its session is answered, in milliseconds; 0
  * once it is lost or released, and while quorate_guard_proclaim runs.
  */
-int64_t quorate_guard_remaining_ms(const quorate_guard *guard);
+int64_t quorate_guard_remaining_ms(const struct quorate_guard *guard);
 
 /**
  * Waits until it is lost or released, and tells how. QUORATE_TIMEOUT if it is held still.
  */
-quorate_code quorate_guard_wait_lost(const quorate_guard *guard,
+quorate_code quorate_guard_wait_lost(const struct quorate_guard *guard,
                                      int64_t timeout_ms,
-                                     const quorate_cancel *cancel,
+                                     const struct quorate_cancel *cancel,
                                      quorate_loss *loss,
-                                     quorate_error **error);
+                                     struct quorate_error **error);
 
 /**
  * A descriptor that is readable from when it is lost or released.
  */
-quorate_code quorate_guard_lost_fd(const quorate_guard *guard, int32_t *fd, quorate_error **error);
+quorate_code quorate_guard_lost_fd(const struct quorate_guard *guard,
+                                   int32_t *fd,
+                                   struct quorate_error **error);
 
 /**
  * Tells everybody another value of a leader, without an election. QUORATE_LOST if we lead no more;
  * QUORATE_UNSUPPORTED for a lock.
  */
-quorate_code quorate_guard_proclaim(quorate_guard *guard,
-                                    quorate_bytes value,
+quorate_code quorate_guard_proclaim(struct quorate_guard *guard,
+                                    struct quorate_bytes value,
                                     int64_t timeout_ms,
-                                    const quorate_cancel *cancel,
-                                    quorate_error **error);
+                                    const struct quorate_cancel *cancel,
+                                    struct quorate_error **error);
 
 /**
  * Releases the lock, or resigns the leadership, and waits until that is confirmed. Not held from the
@@ -2129,20 +2143,20 @@ quorate_code quorate_guard_proclaim(quorate_guard *guard,
  * QUORATE_LOST if it had been lost or released before: what was done under it may have overlapped with
  * somebody else.
  */
-quorate_code quorate_guard_release(quorate_guard *guard,
+quorate_code quorate_guard_release(struct quorate_guard *guard,
                                    int64_t timeout_ms,
-                                   const quorate_cancel *cancel,
-                                   quorate_error **error);
+                                   const struct quorate_cancel *cancel,
+                                   struct quorate_error **error);
 
 /**
  * Frees a guard; NULL is accepted. What is held is released, in the background.
  */
-void quorate_guard_free(quorate_guard *guard);
+void quorate_guard_free(struct quorate_guard *guard);
 
 /**
  * Frees bytes; NULL is accepted.
  */
-void quorate_buffer_free(quorate_buffer *buffer);
+void quorate_buffer_free(struct quorate_buffer *buffer);
 
 /**
  * Acquires the lock of a name, waiting for its turn: whoever comes first holds first, across processes,
@@ -2150,52 +2164,52 @@ void quorate_buffer_free(quorate_buffer *buffer);
  *
  * At the time-out, when cancelled, or when its session is lost, it leaves the queue.
  */
-quorate_code quorate_lock_acquire(const quorate_client *client,
-                                  quorate_bytes name,
-                                  const quorate_lock_options *options,
+quorate_code quorate_lock_acquire(const struct quorate_client *client,
+                                  struct quorate_bytes name,
+                                  const struct quorate_lock_options *options,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
-                                  quorate_guard **guard,
-                                  quorate_error **error);
+                                  const struct quorate_cancel *cancel,
+                                  struct quorate_guard **guard,
+                                  struct quorate_error **error);
 
 /**
  * Acquires the lock if nobody holds it or waits for it, else returns QUORATE_NOT_HELD at once.
  */
-quorate_code quorate_lock_try_acquire(const quorate_client *client,
-                                      quorate_bytes name,
-                                      const quorate_lock_options *options,
+quorate_code quorate_lock_try_acquire(const struct quorate_client *client,
+                                      struct quorate_bytes name,
+                                      const struct quorate_lock_options *options,
                                       int64_t timeout_ms,
-                                      const quorate_cancel *cancel,
-                                      quorate_guard **guard,
-                                      quorate_error **error);
+                                      const struct quorate_cancel *cancel,
+                                      struct quorate_guard **guard,
+                                      struct quorate_error **error);
 
 /**
  * Tells who holds the lock and who waits for it.
  */
-quorate_code quorate_lock_contenders(const quorate_client *client,
-                                     quorate_bytes name,
+quorate_code quorate_lock_contenders(const struct quorate_client *client,
+                                     struct quorate_bytes name,
                                      int64_t timeout_ms,
-                                     const quorate_cancel *cancel,
-                                     quorate_contenders **contenders,
-                                     quorate_error **error);
+                                     const struct quorate_cancel *cancel,
+                                     struct quorate_contenders **contenders,
+                                     struct quorate_error **error);
 
 /**
  * Breaks the hold that has this token: deletes its key. The next in the queue acquires at once, while the
  * broken holder goes on until it sees that; in between only fences and tokens exclude. `*broken` tells
  * whether there was such a hold.
  */
-quorate_code quorate_lock_break(const quorate_client *client,
-                                quorate_bytes name,
+quorate_code quorate_lock_break(const struct quorate_client *client,
+                                struct quorate_bytes name,
                                 int64_t token,
                                 int64_t timeout_ms,
-                                const quorate_cancel *cancel,
+                                const struct quorate_cancel *cancel,
                                 bool *broken,
-                                quorate_error **error);
+                                struct quorate_error **error);
 
 /**
  * Frees contenders; NULL is accepted.
  */
-void quorate_contenders_free(quorate_contenders *contenders);
+void quorate_contenders_free(struct quorate_contenders *contenders);
 
 /**
  * Stands as a candidate with a value, such as an address, and waits until we lead. Candidates lead in the
@@ -2203,308 +2217,314 @@ void quorate_contenders_free(quorate_contenders *contenders);
  *
  * At the time-out, when cancelled, or when its session is lost, we stand no more.
  */
-quorate_code quorate_election_campaign(const quorate_client *client,
-                                       quorate_bytes name,
-                                       quorate_bytes value,
-                                       const quorate_election_options *options,
+quorate_code quorate_election_campaign(const struct quorate_client *client,
+                                       struct quorate_bytes name,
+                                       struct quorate_bytes value,
+                                       const struct quorate_election_options *options,
                                        int64_t timeout_ms,
-                                       const quorate_cancel *cancel,
-                                       quorate_guard **guard,
-                                       quorate_error **error);
+                                       const struct quorate_cancel *cancel,
+                                       struct quorate_guard **guard,
+                                       struct quorate_error **error);
 
 /**
  * Tells who leads; `*leader` is NULL if nobody does. Free it by quorate_contender_free.
  */
-quorate_code quorate_election_leader(const quorate_client *client,
-                                     quorate_bytes name,
+quorate_code quorate_election_leader(const struct quorate_client *client,
+                                     struct quorate_bytes name,
                                      int64_t timeout_ms,
-                                     const quorate_cancel *cancel,
-                                     quorate_contender **leader,
-                                     quorate_error **error);
+                                     const struct quorate_cancel *cancel,
+                                     struct quorate_contender **leader,
+                                     struct quorate_error **error);
 
 /**
  * Tells who leads and who waits to.
  */
-quorate_code quorate_election_candidates(const quorate_client *client,
-                                         quorate_bytes name,
+quorate_code quorate_election_candidates(const struct quorate_client *client,
+                                         struct quorate_bytes name,
                                          int64_t timeout_ms,
-                                         const quorate_cancel *cancel,
-                                         quorate_contenders **candidates,
-                                         quorate_error **error);
+                                         const struct quorate_cancel *cancel,
+                                         struct quorate_contenders **candidates,
+                                         struct quorate_error **error);
 
 /**
  * Follows who leads: who does now is the first event, then every change of the leader or of its value.
  */
-quorate_code quorate_election_observe(const quorate_client *client,
-                                      quorate_bytes name,
-                                      quorate_leaders **leaders,
-                                      quorate_error **error);
+quorate_code quorate_election_observe(const struct quorate_client *client,
+                                      struct quorate_bytes name,
+                                      struct quorate_leaders **leaders,
+                                      struct quorate_error **error);
 
 /**
  * Waits for the next leader; `*leader` is NULL when nobody leads. Free it by quorate_contender_free.
  */
-quorate_code quorate_leaders_next(quorate_leaders *leaders,
+quorate_code quorate_leaders_next(struct quorate_leaders *leaders,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
-                                  quorate_contender **leader,
-                                  quorate_error **error);
+                                  const struct quorate_cancel *cancel,
+                                  struct quorate_contender **leader,
+                                  struct quorate_error **error);
 
 /**
  * A descriptor that is readable while quorate_leaders_next would not wait.
  */
-quorate_code quorate_leaders_fd(const quorate_leaders *leaders, int32_t *fd, quorate_error **error);
+quorate_code quorate_leaders_fd(const struct quorate_leaders *leaders,
+                                int32_t *fd,
+                                struct quorate_error **error);
 
 /**
  * Frees it; NULL is accepted.
  */
-void quorate_leaders_free(quorate_leaders *leaders);
+void quorate_leaders_free(struct quorate_leaders *leaders);
 
 /**
  * Frees a contender that is not part of something else; NULL is accepted.
  */
-void quorate_contender_free(quorate_contender *contender);
+void quorate_contender_free(struct quorate_contender *contender);
 
 /**
  * Campaigns in the background with a value, such as an address, until it is stopped or freed.
  */
-quorate_code quorate_elector_start(const quorate_client *client,
-                                   quorate_bytes name,
-                                   quorate_bytes value,
-                                   const quorate_election_options *options,
-                                   quorate_elector **elector,
-                                   quorate_error **error);
+quorate_code quorate_elector_start(const struct quorate_client *client,
+                                   struct quorate_bytes name,
+                                   struct quorate_bytes value,
+                                   const struct quorate_election_options *options,
+                                   struct quorate_elector **elector,
+                                   struct quorate_error **error);
 
 /**
  * What the elector knows now. That we lead may be out of date by as much as this process is: the fence,
  * quorate_txn_if_leading, or the token decides where it matters.
  */
-quorate_code quorate_elector_state(const quorate_elector *elector,
-                                   quorate_leader_state **state,
-                                   quorate_error **error);
+quorate_code quorate_elector_state(const struct quorate_elector *elector,
+                                   struct quorate_leader_state **state,
+                                   struct quorate_error **error);
 
 /**
  * The fencing token of the term that we lead, by the clock at this moment; 0 if we do not.
  */
-int64_t quorate_elector_token(const quorate_elector *elector);
+int64_t quorate_elector_token(const struct quorate_elector *elector);
 
 /**
  * Waits until the elector knows something else than was told last (at first: than that nobody leads).
  * States in between may be skipped. After quorate_elector_stop comes QUORATE_END; the error of a
  * campaign that cannot succeed, such as a missing permission, is the last.
  */
-quorate_code quorate_elector_next(quorate_elector *elector,
+quorate_code quorate_elector_next(struct quorate_elector *elector,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
-                                  quorate_leader_state **state,
-                                  quorate_error **error);
+                                  const struct quorate_cancel *cancel,
+                                  struct quorate_leader_state **state,
+                                  struct quorate_error **error);
 
 /**
  * A descriptor that is readable while quorate_elector_next would not wait.
  */
-quorate_code quorate_elector_fd(const quorate_elector *elector, int32_t *fd, quorate_error **error);
+quorate_code quorate_elector_fd(const struct quorate_elector *elector,
+                                int32_t *fd,
+                                struct quorate_error **error);
 
 /**
  * Stops campaigning, resigns if we lead, and waits until that is done. QUORATE_CLOSED if it was stopped
  * before; the reason if it had given up by itself. It stops even if the call is cut off.
  */
-quorate_code quorate_elector_stop(quorate_elector *elector,
+quorate_code quorate_elector_stop(struct quorate_elector *elector,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
-                                  quorate_error **error);
+                                  const struct quorate_cancel *cancel,
+                                  struct quorate_error **error);
 
 /**
  * Frees an elector; NULL is accepted. It resigns, in the background.
  */
-void quorate_elector_free(quorate_elector *elector);
+void quorate_elector_free(struct quorate_elector *elector);
 
 /**
  * Frees a state; NULL is accepted.
  */
-void quorate_leader_state_free(quorate_leader_state *state);
+void quorate_leader_state_free(struct quorate_leader_state *state);
 
 /**
  * Creates an ephemeral key and keeps it. QUORATE_ALREADY_EXISTS if the key exists and is not to be taken
  * over.
  */
-quorate_code quorate_ephemeral_create(const quorate_client *client,
-                                      quorate_bytes key,
-                                      quorate_bytes value,
-                                      const quorate_ephemeral_options *options,
+quorate_code quorate_ephemeral_create(const struct quorate_client *client,
+                                      struct quorate_bytes key,
+                                      struct quorate_bytes value,
+                                      const struct quorate_ephemeral_options *options,
                                       int64_t timeout_ms,
-                                      const quorate_cancel *cancel,
-                                      quorate_ephemeral **ephemeral,
-                                      quorate_error **error);
+                                      const struct quorate_cancel *cancel,
+                                      struct quorate_ephemeral **ephemeral,
+                                      struct quorate_error **error);
 
 /**
  * Gives the key another value, and waits until that is written; in a gap, until the key is back. If the
  * call is cut off the key is given the value all the same.
  */
-quorate_code quorate_ephemeral_set(quorate_ephemeral *ephemeral,
-                                   quorate_bytes value,
+quorate_code quorate_ephemeral_set(struct quorate_ephemeral *ephemeral,
+                                   struct quorate_bytes value,
                                    int64_t timeout_ms,
-                                   const quorate_cancel *cancel,
-                                   quorate_error **error);
+                                   const struct quorate_cancel *cancel,
+                                   struct quorate_error **error);
 
 /**
  * The fencing token of the present incarnation, the revision that made it; in a gap that of the last.
  * 0 once it was released, and for no key.
  */
-int64_t quorate_ephemeral_token(const quorate_ephemeral *ephemeral);
+int64_t quorate_ephemeral_token(const struct quorate_ephemeral *ephemeral);
 
 /**
  * How the key stands now, by what was seen and by the clock: QUORATE_PRESENT and so on. `*loss`, which
  * may be NULL, is how it was lost.
  */
-int32_t quorate_ephemeral_state(const quorate_ephemeral *ephemeral, quorate_loss *loss);
+int32_t quorate_ephemeral_state(const struct quorate_ephemeral *ephemeral, quorate_loss *loss);
 
 /**
  * Waits until the key stands otherwise than was told last (at first: than present), and tells how. After
  * QUORATE_OVER comes QUORATE_END.
  */
-quorate_code quorate_ephemeral_next(quorate_ephemeral *ephemeral,
+quorate_code quorate_ephemeral_next(struct quorate_ephemeral *ephemeral,
                                     int64_t timeout_ms,
-                                    const quorate_cancel *cancel,
+                                    const struct quorate_cancel *cancel,
                                     int32_t *state,
                                     quorate_loss *loss,
-                                    quorate_error **error);
+                                    struct quorate_error **error);
 
 /**
  * A descriptor that is readable while quorate_ephemeral_next would not wait.
  */
-quorate_code quorate_ephemeral_fd(const quorate_ephemeral *ephemeral, int32_t *fd, quorate_error **error);
+quorate_code quorate_ephemeral_fd(const struct quorate_ephemeral *ephemeral,
+                                  int32_t *fd,
+                                  struct quorate_error **error);
 
 /**
  * Deletes the key, and waits until that is confirmed. QUORATE_LOST if it was over before.
  */
-quorate_code quorate_ephemeral_release(quorate_ephemeral *ephemeral,
+quorate_code quorate_ephemeral_release(struct quorate_ephemeral *ephemeral,
                                        int64_t timeout_ms,
-                                       const quorate_cancel *cancel,
-                                       quorate_error **error);
+                                       const struct quorate_cancel *cancel,
+                                       struct quorate_error **error);
 
 /**
  * Frees it; NULL is accepted. The key is deleted, in the background.
  */
-void quorate_ephemeral_free(quorate_ephemeral *ephemeral);
+void quorate_ephemeral_free(struct quorate_ephemeral *ephemeral);
 
 /**
  * Reads the instances of a service once. To see them change there is quorate_tracker.
  */
-quorate_code quorate_service_instances(const quorate_client *client,
-                                       quorate_bytes service,
-                                       const quorate_service_options *options,
+quorate_code quorate_service_instances(const struct quorate_client *client,
+                                       struct quorate_bytes service,
+                                       const struct quorate_service_options *options,
                                        int64_t timeout_ms,
-                                       const quorate_cancel *cancel,
-                                       quorate_instances **instances,
-                                       quorate_error **error);
+                                       const struct quorate_cancel *cancel,
+                                       struct quorate_instances **instances,
+                                       struct quorate_error **error);
 
 /**
  * Lists the services that have instances, of those in the usual layout and root.
  */
-quorate_code quorate_service_list(const quorate_client *client,
+quorate_code quorate_service_list(const struct quorate_client *client,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
-                                  quorate_services **services,
-                                  quorate_error **error);
+                                  const struct quorate_cancel *cancel,
+                                  struct quorate_services **services,
+                                  struct quorate_error **error);
 
 /**
  * Frees instances; NULL is accepted.
  */
-void quorate_instances_free(quorate_instances *instances);
+void quorate_instances_free(struct quorate_instances *instances);
 
 /**
  * Frees services; NULL is accepted.
  */
-void quorate_services_free(quorate_services *services);
+void quorate_services_free(struct quorate_services *services);
 
 /**
  * Registers an instance of a service under an id, which is not empty and has no slash in it.
  * QUORATE_ALREADY_EXISTS if the id is taken, and not to be taken over.
  */
-quorate_code quorate_register(const quorate_client *client,
-                              quorate_bytes service,
-                              quorate_bytes id,
-                              const quorate_instance *instance,
-                              const quorate_service_options *options,
+quorate_code quorate_register(const struct quorate_client *client,
+                              struct quorate_bytes service,
+                              struct quorate_bytes id,
+                              const struct quorate_instance *instance,
+                              const struct quorate_service_options *options,
                               int64_t timeout_ms,
-                              const quorate_cancel *cancel,
-                              quorate_registration **registration,
-                              quorate_error **error);
+                              const struct quorate_cancel *cancel,
+                              struct quorate_registration **registration,
+                              struct quorate_error **error);
 
 /**
  * Tells clients something else of the instance, and waits until that is written; in a gap, until the
  * registration is back. If the call is cut off they are told all the same.
  */
-quorate_code quorate_registration_set(quorate_registration *registration,
-                                      const quorate_instance *instance,
+quorate_code quorate_registration_set(struct quorate_registration *registration,
+                                      const struct quorate_instance *instance,
                                       int64_t timeout_ms,
-                                      const quorate_cancel *cancel,
-                                      quorate_error **error);
+                                      const struct quorate_cancel *cancel,
+                                      struct quorate_error **error);
 
 /**
  * Asks clients to begin nothing new with the instance, or with `draining` false takes that back.
  */
-quorate_code quorate_registration_drain(quorate_registration *registration,
+quorate_code quorate_registration_drain(struct quorate_registration *registration,
                                         bool draining,
                                         int64_t timeout_ms,
-                                        const quorate_cancel *cancel,
-                                        quorate_error **error);
+                                        const struct quorate_cancel *cancel,
+                                        struct quorate_error **error);
 
 /**
  * How the registration stands now: QUORATE_PRESENT, QUORATE_RECREATING or QUORATE_OVER. `*loss`, which
  * may be NULL, is how it was lost.
  */
-int32_t quorate_registration_state(const quorate_registration *registration, quorate_loss *loss);
+int32_t quorate_registration_state(const struct quorate_registration *registration, quorate_loss *loss);
 
 /**
  * Waits until the registration stands otherwise than was told last (at first: than present), and tells
  * how. After QUORATE_OVER comes QUORATE_END.
  */
-quorate_code quorate_registration_next(quorate_registration *registration,
+quorate_code quorate_registration_next(struct quorate_registration *registration,
                                        int64_t timeout_ms,
-                                       const quorate_cancel *cancel,
+                                       const struct quorate_cancel *cancel,
                                        int32_t *state,
                                        quorate_loss *loss,
-                                       quorate_error **error);
+                                       struct quorate_error **error);
 
 /**
  * A descriptor that is readable while quorate_registration_next would not wait.
  */
-quorate_code quorate_registration_fd(const quorate_registration *registration,
+quorate_code quorate_registration_fd(const struct quorate_registration *registration,
                                      int32_t *fd,
-                                     quorate_error **error);
+                                     struct quorate_error **error);
 
 /**
  * Deletes the instance, and waits until that is confirmed. QUORATE_LOST if it was over before.
  */
-quorate_code quorate_registration_release(quorate_registration *registration,
+quorate_code quorate_registration_release(struct quorate_registration *registration,
                                           int64_t timeout_ms,
-                                          const quorate_cancel *cancel,
-                                          quorate_error **error);
+                                          const struct quorate_cancel *cancel,
+                                          struct quorate_error **error);
 
 /**
  * Frees it; NULL is accepted. The instance is deleted, in the background.
  */
-void quorate_registration_free(quorate_registration *registration);
+void quorate_registration_free(struct quorate_registration *registration);
 
 /**
  * Tracks the instances of a service. When it returns the tracker knows them all; it waits for a store
  * that cannot be reached.
  */
-quorate_code quorate_tracker_open(const quorate_client *client,
-                                  quorate_bytes service,
-                                  const quorate_service_options *options,
+quorate_code quorate_tracker_open(const struct quorate_client *client,
+                                  struct quorate_bytes service,
+                                  const struct quorate_service_options *options,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
-                                  quorate_tracker **tracker,
-                                  quorate_error **error);
+                                  const struct quorate_cancel *cancel,
+                                  struct quorate_tracker **tracker,
+                                  struct quorate_error **error);
 
 /**
  * The instances now, without waiting. What quorate_tracker_next tells from then on is what changes
  * afterwards.
  */
-quorate_code quorate_tracker_snapshot(quorate_tracker *tracker,
-                                      quorate_instances **instances,
-                                      quorate_error **error);
+quorate_code quorate_tracker_snapshot(struct quorate_tracker *tracker,
+                                      struct quorate_instances **instances,
+                                      struct quorate_error **error);
 
 /**
  * Waits for the next change since quorate_tracker_open or the last snapshot.
@@ -2512,232 +2532,240 @@ quorate_code quorate_tracker_snapshot(quorate_tracker *tracker,
  * What was told before and what is told now make up the present state of the instance, whatever became of
  * it between.
  */
-quorate_code quorate_tracker_next(quorate_tracker *tracker,
+quorate_code quorate_tracker_next(struct quorate_tracker *tracker,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
-                                  quorate_change **change,
-                                  quorate_error **error);
+                                  const struct quorate_cancel *cancel,
+                                  struct quorate_change **change,
+                                  struct quorate_error **error);
 
 /**
  * A descriptor that is readable while quorate_tracker_next would not wait.
  */
-quorate_code quorate_tracker_fd(const quorate_tracker *tracker, int32_t *fd, quorate_error **error);
+quorate_code quorate_tracker_fd(const struct quorate_tracker *tracker,
+                                int32_t *fd,
+                                struct quorate_error **error);
 
 /**
  * Whether the instances may have changed unseen, as while the store cannot be reached. True for no
  * tracker.
  */
-bool quorate_tracker_is_stale(const quorate_tracker *tracker);
+bool quorate_tracker_is_stale(const struct quorate_tracker *tracker);
 
 /**
  * Frees a tracker; NULL is accepted.
  */
-void quorate_tracker_free(quorate_tracker *tracker);
+void quorate_tracker_free(struct quorate_tracker *tracker);
 
 /**
  * Frees a change; NULL is accepted.
  */
-void quorate_change_free(quorate_change *change);
+void quorate_change_free(struct quorate_change *change);
 
 /**
  * Makes a picker of a tracker, which may be freed. `strategy` is QUORATE_ROUND_ROBIN and so on.
  */
-quorate_code quorate_picker_new(const quorate_tracker *tracker,
+quorate_code quorate_picker_new(const struct quorate_tracker *tracker,
                                 int32_t strategy,
-                                quorate_picker **picker,
-                                quorate_error **error);
+                                struct quorate_picker **picker,
+                                struct quorate_error **error);
 
 /**
  * Picks the next instance to call, without waiting; `*pick` is NULL if there is none that could be.
  */
-quorate_code quorate_picker_pick(quorate_picker *picker, quorate_pick **pick, quorate_error **error);
+quorate_code quorate_picker_pick(struct quorate_picker *picker,
+                                 struct quorate_pick **pick,
+                                 struct quorate_error **error);
 
 /**
  * The instance that was picked. Free it by quorate_registered_free.
  */
-quorate_code quorate_pick_instance(const quorate_pick *pick,
-                                   quorate_registered **registered,
-                                   quorate_error **error);
+quorate_code quorate_pick_instance(const struct quorate_pick *pick,
+                                   struct quorate_registered **registered,
+                                   struct quorate_error **error);
 
 /**
  * Tells that the instance could not be called, or did not answer: it is kept away from for a while. Only
  * the first word on a pick counts.
  */
-quorate_code quorate_pick_failed(quorate_pick *pick, quorate_error **error);
+quorate_code quorate_pick_failed(struct quorate_pick *pick, struct quorate_error **error);
 
 /**
  * Tells that the instance answered: its failures are forgotten. Only the first word on a pick counts.
  */
-quorate_code quorate_pick_succeeded(quorate_pick *pick, quorate_error **error);
+quorate_code quorate_pick_succeeded(struct quorate_pick *pick, struct quorate_error **error);
 
 /**
  * Frees a pick; NULL is accepted.
  */
-void quorate_pick_free(quorate_pick *pick);
+void quorate_pick_free(struct quorate_pick *pick);
 
 /**
  * Frees an instance that is not part of something else; NULL is accepted.
  */
-void quorate_registered_free(quorate_registered *registered);
+void quorate_registered_free(struct quorate_registered *registered);
 
 /**
  * Frees a picker; NULL is accepted.
  */
-void quorate_picker_free(quorate_picker *picker);
+void quorate_picker_free(struct quorate_picker *picker);
 
 /**
  * Observes keys. When it returns every change from then on will be told; it waits for a store that
  * cannot be reached. It goes on across disconnects, for ever.
  */
-quorate_code quorate_observe(const quorate_client *client,
-                             quorate_keys keys,
-                             const quorate_observe_options *options,
+quorate_code quorate_observe(const struct quorate_client *client,
+                             struct quorate_keys keys,
+                             const struct quorate_observe_options *options,
                              int64_t timeout_ms,
-                             const quorate_cancel *cancel,
-                             quorate_observer **observer,
-                             quorate_error **error);
+                             const struct quorate_cancel *cancel,
+                             struct quorate_observer **observer,
+                             struct quorate_error **error);
 
 /**
  * Waits for the state or the next changes. QUORATE_END after the deletion that was to be waited for.
  */
-quorate_code quorate_observer_next(quorate_observer *observer,
+quorate_code quorate_observer_next(struct quorate_observer *observer,
                                    int64_t timeout_ms,
-                                   const quorate_cancel *cancel,
-                                   quorate_observed **observed,
-                                   quorate_error **error);
+                                   const struct quorate_cancel *cancel,
+                                   struct quorate_observed **observed,
+                                   struct quorate_error **error);
 
 /**
  * A descriptor that is readable while quorate_observer_next would not wait.
  */
-quorate_code quorate_observer_fd(const quorate_observer *observer, int32_t *fd, quorate_error **error);
+quorate_code quorate_observer_fd(const struct quorate_observer *observer,
+                                 int32_t *fd,
+                                 struct quorate_error **error);
 
 /**
  * Frees an observer; NULL is accepted.
  */
-void quorate_observer_free(quorate_observer *observer);
+void quorate_observer_free(struct quorate_observer *observer);
 
 /**
  * Frees what was observed; NULL is accepted.
  */
-void quorate_observed_free(quorate_observed *observed);
+void quorate_observed_free(struct quorate_observed *observed);
 
 /**
  * Reads a configuration once, as JSON; free that by quorate_buffer_free. QUORATE_NOT_FOUND if there is
  * none and no default; QUORATE_INVALID_DATA if it cannot be decoded.
  */
-quorate_code quorate_config_get(const quorate_client *client,
-                                quorate_bytes key,
-                                const quorate_config_options *options,
+quorate_code quorate_config_get(const struct quorate_client *client,
+                                struct quorate_bytes key,
+                                const struct quorate_config_options *options,
                                 int64_t timeout_ms,
-                                const quorate_cancel *cancel,
-                                quorate_buffer **json,
-                                quorate_error **error);
+                                const struct quorate_cancel *cancel,
+                                struct quorate_buffer **json,
+                                struct quorate_error **error);
 
 /**
  * Writes a document in its format, after it was checked to be one; QUORATE_INVALID_ARGUMENT if it is
  * none. `format` is QUORATE_FORMAT_OF_KEY and so on.
  */
-quorate_code quorate_config_set(const quorate_client *client,
-                                quorate_bytes key,
-                                quorate_bytes document,
+quorate_code quorate_config_set(const struct quorate_client *client,
+                                struct quorate_bytes key,
+                                struct quorate_bytes document,
                                 int32_t format,
                                 int64_t timeout_ms,
-                                const quorate_cancel *cancel,
+                                const struct quorate_cancel *cancel,
                                 int64_t *revision,
-                                quorate_error **error);
+                                struct quorate_error **error);
 
 /**
  * Follows a configuration. When it returns the first good document is there.
  */
-quorate_code quorate_config_open(const quorate_client *client,
-                                 quorate_bytes key,
-                                 const quorate_config_options *options,
+quorate_code quorate_config_open(const struct quorate_client *client,
+                                 struct quorate_bytes key,
+                                 const struct quorate_config_options *options,
                                  int64_t timeout_ms,
-                                 const quorate_cancel *cancel,
-                                 quorate_config **config,
-                                 quorate_error **error);
+                                 const struct quorate_cancel *cancel,
+                                 struct quorate_config **config,
+                                 struct quorate_error **error);
 
 /**
  * The last good document, without waiting.
  */
-quorate_code quorate_config_current(const quorate_config *config,
-                                    quorate_document **document,
-                                    quorate_error **error);
+quorate_code quorate_config_current(const struct quorate_config *config,
+                                    struct quorate_document **document,
+                                    struct quorate_error **error);
 
 /**
  * Waits until another document was taken over or refused. States in between may be skipped, the last
  * one never is.
  */
-quorate_code quorate_config_next(quorate_config *config,
+quorate_code quorate_config_next(struct quorate_config *config,
                                  int64_t timeout_ms,
-                                 const quorate_cancel *cancel,
-                                 quorate_config_update **update,
-                                 quorate_error **error);
+                                 const struct quorate_cancel *cancel,
+                                 struct quorate_config_update **update,
+                                 struct quorate_error **error);
 
 /**
  * A descriptor that is readable while quorate_config_next would not wait.
  */
-quorate_code quorate_config_fd(const quorate_config *config, int32_t *fd, quorate_error **error);
+quorate_code quorate_config_fd(const struct quorate_config *config,
+                               int32_t *fd,
+                               struct quorate_error **error);
 
 /**
  * Follows the configuration no more; NULL is accepted.
  */
-void quorate_config_free(quorate_config *config);
+void quorate_config_free(struct quorate_config *config);
 
 /**
  * Frees a document; NULL is accepted.
  */
-void quorate_document_free(quorate_document *document);
+void quorate_document_free(struct quorate_document *document);
 
 /**
  * Frees an update; NULL is accepted.
  */
-void quorate_config_update_free(quorate_config_update *update);
+void quorate_config_update_free(struct quorate_config_update *update);
 
 /**
  * Looks once. It ends within the client's own limit, whoever hangs; what fails is in the report.
  */
-quorate_code quorate_health_check(const quorate_client *client,
-                                  const quorate_health_options *options,
+quorate_code quorate_health_check(const struct quorate_client *client,
+                                  const struct quorate_health_options *options,
                                   int64_t timeout_ms,
-                                  const quorate_cancel *cancel,
-                                  quorate_health_report **report,
-                                  quorate_error **error);
+                                  const struct quorate_cancel *cancel,
+                                  struct quorate_health_report **report,
+                                  struct quorate_error **error);
 
 /**
  * Looks again and again, until the monitor is freed. It keeps neither the client nor its session.
  */
-quorate_code quorate_health_monitor_open(const quorate_client *client,
-                                         const quorate_health_options *options,
-                                         quorate_health_monitor **monitor,
-                                         quorate_error **error);
+quorate_code quorate_health_monitor_open(const struct quorate_client *client,
+                                         const struct quorate_health_options *options,
+                                         struct quorate_health_monitor **monitor,
+                                         struct quorate_error **error);
 
 /**
  * Waits until the health, its reasons, the members or their leader are others than was told last; at
  * first tells the first report.
  */
-quorate_code quorate_health_monitor_next(quorate_health_monitor *monitor,
+quorate_code quorate_health_monitor_next(struct quorate_health_monitor *monitor,
                                          int64_t timeout_ms,
-                                         const quorate_cancel *cancel,
-                                         quorate_health_report **report,
-                                         quorate_error **error);
+                                         const struct quorate_cancel *cancel,
+                                         struct quorate_health_report **report,
+                                         struct quorate_error **error);
 
 /**
  * A descriptor that is readable while quorate_health_monitor_next would not wait.
  */
-quorate_code quorate_health_monitor_fd(const quorate_health_monitor *monitor,
+quorate_code quorate_health_monitor_fd(const struct quorate_health_monitor *monitor,
                                        int32_t *fd,
-                                       quorate_error **error);
+                                       struct quorate_error **error);
 
 /**
  * Frees a monitor; NULL is accepted.
  */
-void quorate_health_monitor_free(quorate_health_monitor *monitor);
+void quorate_health_monitor_free(struct quorate_health_monitor *monitor);
 
 /**
  * Frees a report; NULL is accepted.
  */
-void quorate_health_report_free(quorate_health_report *report);
+void quorate_health_report_free(struct quorate_health_report *report);
 
 #ifdef __cplusplus
 }  // extern "C"

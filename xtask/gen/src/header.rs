@@ -101,7 +101,7 @@ pub(crate) fn generate() -> Result<Files, Box<dyn Error>> {
         header: Some(conventions(&fs::read_to_string(ffi.join("README.md"))?)),
         line_length: 110,
         no_includes: true,
-        style: Style::Type,
+        style: Style::Both,
         sys_includes: ["stdbool.h", "stddef.h", "stdint.h", "string.h"]
             .map(str::to_owned)
             .to_vec(),
