@@ -2,74 +2,41 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)] // here a panic is a failed test
 #![allow(clippy::disallowed_methods)] // processes live by the machine's clock
-#![allow(dead_code, unreachable_pub)] // of what tests share a part is used
 
 use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    path::PathBuf,
+    process::{Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-#[path = "../../quorate/tests/support/certificates.rs"]
-mod certificates;
-#[path = "../../quorate/tests/support/etcd.rs"]
-mod etcd;
+use support::{Language, Workshop, crate_file, etcd, watched};
+
+mod support;
 
 /// How long any program may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A language that programs are compiled as.
-#[derive(Clone, Copy)]
-enum Language {
-    C99,
-    Cpp17,
-}
-
-/// A program of `tests/c`, compiled and linked with the shared library.
+/// A program of `tests/c`.
 struct Program {
     path: PathBuf,
-    // The folder goes with it.
-    _folder: tempfile::TempDir,
+    // The library is there, and goes with it.
+    _workshop: Workshop,
 }
 
 impl Program {
     fn compile(name: &str, language: Language) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("program");
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut command = match language {
-            Language::C99 => Command::new("cc"),
-            Language::Cpp17 => Command::new("c++"),
-        };
-        match language {
-            Language::C99 => command.args(["-std=c99", "-D_DEFAULT_SOURCE", "-pedantic"]),
-            Language::Cpp17 => command.args(["-std=c++17", "-x", "c++"]),
-        };
-        command
-            .args(["-Wall", "-Wextra", "-Werror", "-g"])
-            .args(["-fsanitize=address,undefined", "-fno-sanitize-recover=all"])
-            .arg("-I")
-            .arg(root.join("include"))
-            .arg(root.join("tests/c").join(name))
-            .args(["-x", "none", "-o"])
-            .arg(&path)
-            .arg(library().join("libquorate.so"))
-            .arg("-pthread");
-        let compiled = command.output().unwrap();
-        let complaints = String::from_utf8_lossy(&compiled.stderr);
-        assert!(compiled.status.success(), "{complaints}");
+        let workshop = Workshop::open();
+        let source = crate_file("tests/c").join(name);
         Self {
-            path,
-            _folder: folder,
+            path: workshop.compile(&source, language),
+            _workshop: workshop,
         }
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        let mut process = Command::new(&self.path)
+        let mut process = watched(&self.path)
             .args(arguments)
-            .env("LD_LIBRARY_PATH", with_soname())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -104,25 +71,6 @@ impl Program {
     fn code(&self, arguments: &[&str]) -> i32 {
         self.run(arguments).status.code().unwrap()
     }
-}
-
-/// Where cargo puts the library of this package.
-fn library() -> PathBuf {
-    let mut folder = env::current_exe().unwrap();
-    while !folder.join("libquorate.so").exists() {
-        assert!(folder.pop(), "libquorate.so is not above this program");
-    }
-    folder
-}
-
-/// A folder with the library by the name that programs load it by.
-fn with_soname() -> PathBuf {
-    let folder = library().join("soname");
-    fs::create_dir_all(&folder).unwrap();
-    let link = folder.join("libquorate.so.0");
-    // Another test may have made it.
-    let _ = std::os::unix::fs::symlink(library().join("libquorate.so"), &link);
-    folder
 }
 
 fn servers() -> String {

@@ -36,7 +36,16 @@ impl Workshop {
     /// Builds the library, which nothing does for tests of one that Rust cannot link.
     pub fn open() -> Self {
         let target = target();
-        let built = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // What cargo tells a test of its package would make build scripts run again.
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("CARGO_PKG_")
+                || name.to_string_lossy().starts_with("CARGO_MANIFEST_")
+            {
+                build.env_remove(name);
+            }
+        }
+        let built = build
             .args(["build", "--quiet", "--package", "quorate-ffi", "--lib"])
             .env("CARGO_TARGET_DIR", &target)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -93,7 +102,7 @@ impl Workshop {
             .arg("-I")
             .arg(crate_file("tests/c"))
             .arg(source)
-            .arg("-o")
+            .args(["-x", "none", "-o"])
             .arg(&program)
             .arg("-L")
             .arg(self.directory.path())
