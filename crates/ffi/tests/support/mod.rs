@@ -93,7 +93,7 @@ impl Workshop {
             .arg("-I")
             .arg(crate_file("tests/c"))
             .arg(source)
-            .arg("-o")
+            .args(["-x", "none", "-o"])
             .arg(&program)
             .arg("-L")
             .arg(self.directory.path())
