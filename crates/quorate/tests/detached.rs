@@ -103,19 +103,23 @@ scenarios! {
 
     async fn after_a_long_wait_the_whole_time_lies_ahead(world: World) {
         let observer = world.observer();
-        let holder = observer.lock(NAME).acquire().await.unwrap();
         let ours = world.join();
-        let waiting = waiter(&ours.client, TTL);
-        until_queue_is(&observer, 2).await;
-        // Longer than it lives if nobody beats for it.
-        sleep(TTL + TTL / 2).await;
-        assert!(!waiting.is_finished());
-        assert_eq!(queue(&observer).await, 2);
-        holder.release().await.unwrap();
-        let hold = waiting.await.unwrap().unwrap();
-        assert!(hold.remaining() > TTL / 2, "{:?}", hold.remaining());
-        assert!(rest(&observer).await >= TTL - Duration::from_secs(1));
-        until_queue_is(&observer, 0).await;
+        // What two clocks may drift apart is not counted; a machine under load takes its time.
+        let least = TTL * if world.is_virtual() { 85 } else { 50 } / 100;
+        for more in 0..4 {
+            let holder = observer.lock(NAME).acquire().await.unwrap();
+            let waiting = waiter(&ours.client, TTL);
+            until_queue_is(&observer, 2).await;
+            // Longer than it lives if nobody beats for it; and not always as long after a beat.
+            sleep(TTL * (5 + more) / 4).await;
+            assert!(!waiting.is_finished());
+            assert_eq!(queue(&observer).await, 2);
+            holder.release().await.unwrap();
+            let hold = waiting.await.unwrap().unwrap();
+            assert!(hold.remaining() >= least, "{:?}", hold.remaining());
+            assert!(rest(&observer).await >= TTL - Duration::from_secs(1));
+            until_queue_is(&observer, 0).await;
+        }
     }
 
     async fn another_process_renews_and_releases_by_the_token(world: World) {
@@ -398,7 +402,7 @@ fn beliefs_never_overlap() {
     });
 }
 
-/// Believes for a part of the time that remains, and is alone in it.
+/// Believes for all the time that remains, and is alone in it.
 async fn believe(believer: &Mutex<Option<usize>>, id: usize, hold: &Detached) {
     let rest = hold.remaining();
     if rest.is_zero() {
@@ -406,6 +410,6 @@ async fn believe(believer: &Mutex<Option<usize>>, id: usize, hold: &Detached) {
     }
     let other = believer.lock().unwrap().replace(id);
     assert_eq!(other, None, "{id} holds as well");
-    sleep(rest / 2).await;
+    sleep(rest.saturating_sub(Duration::from_millis(1))).await;
     assert_eq!(believer.lock().unwrap().take(), Some(id));
 }
