@@ -5,7 +5,7 @@
 
 use std::{
     path::PathBuf,
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -175,6 +175,39 @@ fn changes_made_at_once_are_told_one_after_another() {
         told,
         format!("{first} once/a 6\n{first} once/bb 7\n{first} once/ccc 8\n{next} once/a -")
     );
+}
+
+#[test]
+fn indexes_beyond_an_int_are_told_by_the_wide_twin() {
+    let Some(etcd_35) = etcd::server_35() else {
+        // Only its tools make a store of that many revisions.
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let first = etcd::Cluster::builder().program(etcd_35.clone()).start();
+    first.etcdctl(&["snapshot", "save", &file("snapshot")]);
+    drop(first);
+    let restored = Command::new(etcd_35.with_file_name("etcdutl"))
+        .args(["snapshot", "restore", &file("snapshot"), "--mark-compacted"])
+        .args([
+            "--bump-revision",
+            "3000000000",
+            "--data-dir",
+            &file("restored"),
+        ])
+        .output()
+        .unwrap();
+    assert!(restored.status.success(), "{restored:?}");
+    let wide = etcd::Cluster::builder()
+        .program(etcd_35)
+        .flag(format!("--data-dir={}", file("restored")))
+        .flag("--force-new-cluster")
+        .start();
+    let endpoint = wide.endpoint(0);
+    let servers = endpoint.strip_prefix("http://").unwrap();
+    let program = Program::compile("etcd_api_wide.c", Language::C99);
+    assert_eq!(program.ok(&[servers, "3000000001"]), "done");
 }
 
 #[test]
