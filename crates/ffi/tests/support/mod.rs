@@ -36,7 +36,16 @@ impl Workshop {
     /// Builds the library, which nothing does for tests of one that Rust cannot link.
     pub fn open() -> Self {
         let target = target();
-        let built = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        // What cargo tells a test of its package would make build scripts run again.
+        for (name, _) in env::vars_os() {
+            let text = name.to_string_lossy();
+            let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "OUT_DIR"];
+            if of_package.iter().any(|prefix| text.starts_with(prefix)) {
+                build.env_remove(&name);
+            }
+        }
+        let built = build
             .args(["build", "--quiet", "--package", "quorate-ffi", "--lib"])
             .env("CARGO_TARGET_DIR", &target)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
