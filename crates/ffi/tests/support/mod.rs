@@ -39,10 +39,10 @@ impl Workshop {
         let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         // What cargo tells a test of its package would make build scripts run again.
         for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("CARGO_PKG_")
-                || name.to_string_lossy().starts_with("CARGO_MANIFEST_")
-            {
-                build.env_remove(name);
+            let text = name.to_string_lossy();
+            let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "OUT_DIR"];
+            if of_package.iter().any(|prefix| text.starts_with(prefix)) {
+                build.env_remove(&name);
             }
         }
         let built = build
