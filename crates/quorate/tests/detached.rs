@@ -390,7 +390,7 @@ fn beliefs_never_overlap() {
                         }
                     }
                     believe(&believer, id, &hold).await;
-                    if step % 5 > 0 {
+                    if !step.is_multiple_of(5) {
                         let _ = hold.release().await;
                     }
                 }
