@@ -1,4 +1,4 @@
-//! Generates the code of the wire crate.
+//! Generates the code of the wire crate and the header of the C library.
 
 use crate::run::{cargo, run};
 

@@ -8,9 +8,11 @@
 //! - `differential`: compares the store in memory and the server with a real etcd, at length
 //! - `etcd`: finds the etcd that tests run against
 //! - `fuzz`: random input, guided by coverage
-//! - `generate`: generates the code of the wire crate
+//! - `generate`: generates the code of the wire crate and the C header
+//! - `install`: puts the C library in place
 //! - `interop`: compares our server with a real etcd by the clients of others
 //! - `lint`: everything that is checked without running the code
+//! - `races`: the threaded test of the C library under a race detector
 //! - `run`: runs commands
 //! - `serve`: our server in a process of its own
 //! - `shared`: one etcd for all tests that are content with keys of their own
@@ -23,8 +25,10 @@ mod differential;
 mod etcd;
 mod fuzz;
 mod generate;
+mod install;
 mod interop;
 mod lint;
+mod races;
 mod run;
 mod serve;
 mod shared;
@@ -40,7 +44,7 @@ usage: cargo xtask <chore>
 chores:
   test [FILTER...]  run every test and every check; a filter runs the tests that match it, and no more
   lint              check format, lints, docs and generated code
-  gen [--check]     generate the code of the wire crate, or check that it is up to date
+  gen [--check]     generate the code of the wire crate and the C header, or check that they are up to date
   differential [--ops N] [--seed SEED]
                     compare the store in memory and the server with a real etcd by random programs
   interop           compare the server with a real etcd by clients in Rust, Go, Python and Node
@@ -50,6 +54,9 @@ chores:
                     run watchers and writers against the server, and watch its memory
   crash [--rounds N] [--seed SEED]
                     kill servers at any moment, which must lose nothing that they told
+  install --prefix DIR [--destdir DIR] [--debug]
+                    build the C library and install it with headers, pkg-config file and manual page
+  races             run the threaded test of the C library under a race detector
   etcd              print the etcd that tests run against, installing it if that is possible";
 
 fn main() -> ExitCode {
@@ -60,6 +67,8 @@ fn main() -> ExitCode {
         ["differential", flags @ ..] => differential::compare(flags),
         ["etcd"] => etcd::print(),
         ["fuzz", flags @ ..] => fuzz::fuzz(flags),
+        ["install", flags @ ..] => install::install(flags),
+        ["races"] => races::look(),
         ["gen", flags @ ..] => generate::generate(flags),
         ["interop"] => interop::all(),
         ["lint"] => lint::run_all(),

@@ -14,6 +14,7 @@ pub(crate) use self::{
     observe::Observe,
 };
 use crate::{
+    etcd_test,
     failure::{STATUSES, invalid},
     guardian,
     output::Format,
@@ -130,6 +131,11 @@ pub(crate) enum Verb {
     Discover(Discover),
     /// Campaign, and lead while a command runs or until interrupted
     Elect(Elect),
+    /// Be etcd-test, the program of the C library etcd-api, for scripts that call it; first of all words
+    ///
+    /// So is a link of that name to this program. Without further words it tells how it is called.
+    #[command(name = etcd_test::SUBCOMMAND, disable_help_flag = true)]
+    EtcdTest,
     /// Print the value of a key; nothing, with exit status 1, if there is none
     Get(Get),
     /// Print how the members are, and whether the cluster is up; exit status 1 if it is degraded, 9 if down

@@ -10,6 +10,7 @@ mod child;
 mod cmd;
 mod connection;
 mod detached;
+mod etcd_test;
 mod failure;
 mod guardian;
 mod hold;
@@ -26,6 +27,9 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    if let Some(call) = etcd_test::Call::find(std::env::args_os()) {
+        return call.run();
+    }
     let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return failure::usage(&error),

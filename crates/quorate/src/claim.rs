@@ -38,6 +38,8 @@ pub(crate) struct Hold {
 pub(crate) enum Wish {
     Keep,
     KeepUntil(Moment),
+    /// Leave the key where it is.
+    Leave,
     Release,
 }
 
@@ -131,6 +133,11 @@ impl Claim {
             None => Ok(()),
             Some(loss) => Err(Error::lost(loss, &self.hold.key)),
         }
+    }
+
+    /// Ends the claim, and leaves the key to its lease.
+    pub(crate) fn leave(self) {
+        self.wish.send_replace(Wish::Leave);
     }
 
     /// Deletes the key and waits until that is confirmed. The hold ends first. If the future is

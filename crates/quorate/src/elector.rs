@@ -46,12 +46,20 @@ pub enum LeaderState {
 #[derive(Debug)]
 #[must_use = "an elector resigns when it is dropped"]
 pub struct Elector {
-    state: watch::Receiver<LeaderState>,
+    states: LeaderStates,
     stop: CancellationToken,
     stopped: CancellationToken,
-    /// Why it gave up, if it did.
-    failure: Arc<OnceLock<Error>>,
+    /// The term that we lead, or led last.
+    term: watch::Receiver<Option<Term>>,
     _resign: DropGuard,
+}
+
+/// What an [`Elector`] knows, for who follows it apart from its owner. See [`Elector::states`].
+#[derive(Clone, Debug)]
+pub struct LeaderStates {
+    state: watch::Receiver<LeaderState>,
+    /// Why the elector gave up, if it did.
+    failure: Arc<OnceLock<Error>>,
 }
 
 /// One term of leadership, as the task sees it that runs during it.
@@ -89,13 +97,17 @@ impl Election {
         let stop = CancellationToken::new();
         let stopped = CancellationToken::new();
         let failure = Arc::new(OnceLock::new());
+        let (terms, term) = watch::channel(None);
         let task = {
             let election = self.clone();
             let stop = stop.clone();
             let ended = stopped.clone().drop_guard();
             let failure = Arc::clone(&failure);
             async move {
-                let idle = |term: Term| async move { term.stopping().await };
+                let idle = |term: Term| {
+                    terms.send_replace(Some(term.clone()));
+                    async move { term.stopping().await }
+                };
                 // It has no task that could end, so this ends only when it is told to stop.
                 if let Err(error) = campaign_for_ever(&election, &sender, &stop, idle).await {
                     tracing::error!(%error, "the elector gave up");
@@ -106,11 +118,11 @@ impl Election {
         };
         self.link().runtime().spawn(Box::pin(task));
         Elector {
-            state,
+            states: LeaderStates { state, failure },
             _resign: stop.clone().drop_guard(),
             stop,
             stopped,
-            failure,
+            term,
         }
     }
 
@@ -158,12 +170,18 @@ impl Elector {
     /// What is known now. `Leading` may be out of date by as much as this process is: check the token
     /// or the fence where it matters.
     pub fn state(&self) -> LeaderState {
-        self.state.borrow().clone()
+        self.states.state.borrow().clone()
     }
 
     /// Whether we lead.
     pub fn is_leading(&self) -> bool {
-        matches!(*self.state.borrow(), LeaderState::Leading { .. })
+        matches!(*self.states.state.borrow(), LeaderState::Leading { .. })
+    }
+
+    /// The term in which we lead, with its fence; `None` while we do not.
+    pub fn term(&self) -> Option<Term> {
+        let term = self.term.borrow().clone();
+        term.filter(Term::is_held)
     }
 
     /// Waits until the state is another than when this was last called (at first: than
@@ -177,10 +195,13 @@ impl Elector {
     ///
     /// No state is lost if the future is dropped.
     pub async fn changed(&mut self) -> Result<LeaderState> {
-        match self.state.changed().await {
-            Ok(()) => Ok(self.state.borrow_and_update().clone()),
-            Err(_) => Err(self.ended()),
-        }
+        self.states.changed().await
+    }
+
+    /// Follows what it knows, apart from this: its next state is that which differs from what was told
+    /// here last. It does not keep the elector.
+    pub fn states(&self) -> LeaderStates {
+        self.states.clone()
     }
 
     /// Waits until we lead, and returns the token.
@@ -190,13 +211,14 @@ impl Elector {
     /// Why the elector gave up, once it has: what cannot be overcome by campaigning again.
     pub async fn leading(&mut self) -> Result<Revision> {
         let leading = self
+            .states
             .state
             .wait_for(|state| matches!(state, LeaderState::Leading { .. }));
         let token = match leading.await.as_deref() {
             Ok(LeaderState::Leading { token, .. }) => Some(*token),
             _ => None,
         };
-        token.ok_or_else(|| self.ended())
+        token.ok_or_else(|| self.states.ended())
     }
 
     /// Stops campaigning, resigns if we lead, and waits until that is done.
@@ -211,9 +233,29 @@ impl Elector {
     pub async fn stop(self) -> Result<()> {
         self.stop.cancel();
         self.stopped.cancelled().await;
-        match self.failure.get() {
+        match self.states.failure.get() {
             Some(error) => Err(error.clone()),
             None => Ok(()),
+        }
+    }
+}
+
+impl LeaderStates {
+    /// Waits until the state is another than was last told here, and tells it. States in between may be
+    /// skipped.
+    ///
+    /// # Errors
+    ///
+    /// Why the elector gave up, once it has; [`Closed`](ErrorKind::Closed) once it was stopped or
+    /// dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// No state is lost if the future is dropped.
+    pub async fn changed(&mut self) -> Result<LeaderState> {
+        match self.state.changed().await {
+            Ok(()) => Ok(self.state.borrow_and_update().clone()),
+            Err(_) => Err(self.ended()),
         }
     }
 
@@ -356,6 +398,8 @@ where
         stop: ending.clone(),
         holding: leadership.holding(),
     };
+    // Before the state is told, so that who is told that we lead finds the term.
+    let work = task(term);
     state.send_if_modified(|state| {
         tell(
             state,
@@ -365,7 +409,6 @@ where
             },
         )
     });
-    let work = task(term);
     tokio::pin!(work);
     let lost = leadership.lost();
     let session = leadership.session().clone();

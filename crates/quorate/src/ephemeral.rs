@@ -155,7 +155,7 @@ impl Ephemeral {
             slot.keeper.keep(&link, &slot);
             let mut key = EphemeralKey::new(link.clone(), Arc::clone(&slot));
             wait_until_written(&slot, 1).await?;
-            key.seen = key.state();
+            key.states.seen = key.state();
             Ok(key)
         };
         let created = link.bounded(&what, false, creation).await;
@@ -170,11 +170,18 @@ impl Ephemeral {
 #[must_use = "an ephemeral key is deleted when it is dropped"]
 pub struct EphemeralKey {
     slot: Arc<Slot>,
+    states: EphemeralStates,
+    /// Keeps the client, and the session that it shares. After the slot, which is left first.
+    link: Link,
+}
+
+/// How an [`EphemeralKey`] stands, for who follows it apart from its owner. See
+/// [`EphemeralKey::states`].
+pub struct EphemeralStates {
+    slot: Arc<Slot>,
     changes: watch::Receiver<Told>,
     /// The state that was told last.
     seen: EphemeralState,
-    /// Keeps the client, and the session that it shares. After the slot, which is left first.
-    link: Link,
 }
 
 /// How an [`EphemeralKey`] stands.
@@ -194,13 +201,8 @@ pub enum EphemeralState {
 
 impl EphemeralKey {
     fn new(link: Link, slot: Arc<Slot>) -> Self {
-        let changes = slot.subscribe();
-        Self {
-            slot,
-            changes,
-            seen: EphemeralState::Recreating,
-            link,
-        }
+        let states = EphemeralStates::new(Arc::clone(&slot), EphemeralState::Recreating);
+        Self { slot, states, link }
     }
 
     /// The key.
@@ -228,15 +230,7 @@ impl EphemeralKey {
 
     /// How the key stands, by what was seen and by the clock.
     pub fn state(&self) -> EphemeralState {
-        let (state, session) = {
-            let told = self.slot.told();
-            (told.state, told.session.clone())
-        };
-        match session.map(|session| session.state()) {
-            Some(SessionState::Lost(Loss::Closed)) => EphemeralState::Lost(Loss::Closed),
-            Some(SessionState::Lost(_)) => EphemeralState::Recreating,
-            Some(SessionState::Live | SessionState::Suspended) | None => state,
-        }
+        self.states.current()
     }
 
     /// Waits until the state is another than was last told here (when it was created: present), and
@@ -246,17 +240,13 @@ impl EphemeralKey {
     ///
     /// It can be dropped and called again.
     pub async fn changed(&mut self) -> EphemeralState {
-        loop {
-            self.changes.mark_unchanged();
-            let state = self.state();
-            if state != self.seen {
-                self.seen = state;
-                return state;
-            }
-            if self.changes.changed().await.is_err() {
-                return state; // cannot be: the sender is in the slot
-            }
-        }
+        self.states.changed().await
+    }
+
+    /// The states from the present one on, which count as told. They neither borrow the key nor keep
+    /// it.
+    pub fn states(&self) -> EphemeralStates {
+        EphemeralStates::new(Arc::clone(&self.slot), self.state())
     }
 
     /// Why the key does not stand, or not with the value set last, if an attempt to make it so failed.
@@ -329,10 +319,63 @@ impl EphemeralKey {
     }
 }
 
+impl EphemeralStates {
+    fn new(slot: Arc<Slot>, seen: EphemeralState) -> Self {
+        let changes = slot.subscribe();
+        Self {
+            slot,
+            changes,
+            seen,
+        }
+    }
+
+    /// How the key stands, by what was seen and by the clock.
+    pub fn current(&self) -> EphemeralState {
+        let (state, session) = {
+            let told = self.slot.told();
+            (told.state, told.session.clone())
+        };
+        match session.map(|session| session.state()) {
+            Some(SessionState::Lost(Loss::Closed)) => EphemeralState::Lost(Loss::Closed),
+            Some(SessionState::Lost(_)) => EphemeralState::Recreating,
+            Some(SessionState::Live | SessionState::Suspended) | None => state,
+        }
+    }
+
+    /// Waits until the state is another than was last told here, and tells it. Who comes late is told
+    /// the latest state alone; after [`EphemeralState::Lost`] comes none.
+    ///
+    /// # Cancel safety
+    ///
+    /// It can be dropped and called again.
+    pub async fn changed(&mut self) -> EphemeralState {
+        loop {
+            self.changes.mark_unchanged();
+            let state = self.current();
+            if state != self.seen {
+                self.seen = state;
+                return state;
+            }
+            if self.changes.changed().await.is_err() {
+                return state; // cannot be: the sender is in the slot
+            }
+        }
+    }
+}
+
 impl Drop for EphemeralKey {
     /// It is over at once; the keeper's task deletes the key.
     fn drop(&mut self) {
         self.slot.depart(Loss::Released);
+    }
+}
+
+impl fmt::Debug for EphemeralStates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EphemeralStates")
+            .field("key", &self.slot.name)
+            .field("state", &self.current())
+            .finish_non_exhaustive()
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Holder {
     pub pid: u32,
     /// When it began to wait, in the form of RFC 3339, by that machine's clock.
     pub since: String,
+    /// Whether it is a [`Detached`](crate::Detached) hold, for which the process need not live.
+    pub detached: bool,
 }
 
 impl Holder {
@@ -27,6 +29,9 @@ impl Holder {
             host: json.get("host")?.as_str()?.to_owned(),
             pid: json.get("pid")?.as_u64()?.try_into().ok()?,
             since: json.get("since")?.as_str()?.to_owned(),
+            detached: json
+                .get("detached")
+                .is_some_and(|detached| detached == true),
         })
     }
 
@@ -41,6 +46,7 @@ impl Holder {
             host: hostname(),
             pid: std::process::id(),
             since: jiff::Timestamp::now().to_string(),
+            detached: false,
         }
     }
 
@@ -50,10 +56,13 @@ impl Holder {
             host,
             pid,
             since,
+            detached,
         } = self;
-        json!({ "holder": holder, "host": host, "pid": pid, "since": since })
-            .to_string()
-            .into()
+        let mut json = json!({ "holder": holder, "host": host, "pid": pid, "since": since });
+        if *detached {
+            json["detached"] = json!(true);
+        }
+        json.to_string().into()
     }
 }
 
@@ -75,7 +84,9 @@ mod tests {
 
     #[test]
     fn a_holder_reads_back_and_a_stranger_is_none() {
-        let here = Holder::here(Some(&"nightly".to_owned()));
+        let mut here = Holder::here(Some(&"nightly".to_owned()));
+        assert_eq!(Holder::from_value(&here.to_value()), Some(here.clone()));
+        here.detached = true;
         assert_eq!(Holder::from_value(&here.to_value()), Some(here));
         assert_eq!(Holder::from_value(b""), None);
         assert_eq!(Holder::from_value(b"{\"holder\":7}"), None);

@@ -28,6 +28,7 @@
 //! | type | guard | what you get |
 //! | --- | --- | --- |
 //! | [`Lock`] | [`LockGuard`] | a fair mutex across processes, machines and languages |
+//! | [`Lock::acquire_detached`] | [`Detached`] | a hold that outlives its process, renewed and released by its token |
 //! | [`Election`] | [`Leadership`] | one leader at a time; [`Leaders`] follows who that is |
 //! | [`Elector`], [`Election::run`] | [`Term`] | campaigns again after every loss; a task that runs only while it leads |
 //! | [`Fenced`] | that of the lock or the leadership | a value in etcd that only the present holder reads and writes |
@@ -153,7 +154,8 @@
 //! - [`connect`]: addresses and [`ConnectOptions`]
 //! - `client`: [`Client`]; its verbs are in `kv` (keys), `lease`, `watch` and `admin` (members, users)
 //! - `session`, `loss`: [`Session`] and why it or a guard was lost
-//! - `lock`, `election`, `elector`, `fenced`, `gate`, `holder`: holds, and what is done under them
+//! - `lock`, `detached`, `election`, `elector`, `fenced`, `gate`, `holder`: holds, and what is done under
+//!   them
 //! - `ephemeral`, `ttl_key`: keys that live as long as their owner, or as long as they are told to
 //! - `registry`: services, their instances and trackers; [`balance`]: a gRPC channel to them
 //! - `observer`, `changes`: observers and what they tell
@@ -213,12 +215,15 @@ mod config;
 #[cfg(feature = "testing")]
 pub mod conformance;
 pub mod connect;
+mod detached;
 #[doc(hidden)]
 pub mod duration;
 mod election;
 mod elector;
 mod ephemeral;
 mod error;
+#[doc(hidden)]
+pub mod etcd_api;
 mod fenced;
 mod gate;
 mod health;
@@ -253,9 +258,10 @@ pub use config::{
     Config, ConfigWatch, Document, Fields, Format, Rejected, Rejection, Update, WhenDown,
 };
 pub use connect::ConnectOptions;
+pub use detached::Detached;
 pub use election::{Election, Leader, Leaders, Leadership};
-pub use elector::{Elector, LeaderState, Term};
-pub use ephemeral::{Ephemeral, EphemeralKey, EphemeralState};
+pub use elector::{Elector, LeaderState, LeaderStates, Term};
+pub use ephemeral::{Ephemeral, EphemeralKey, EphemeralState, EphemeralStates};
 pub use error::{Error, ErrorKind, Result};
 pub use fenced::Fenced;
 pub use gate::TokenGate;

@@ -9,12 +9,15 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{Either, select};
+use futures_util::{
+    StreamExt,
+    future::{Either, select},
+};
 
 use crate::{
     Error, ErrorKind, Granted, Header, Key, KeyRange, LeaseId, LeaseStatus, Op, Range, RangeResult,
     Result, Revision, Runtime, Txn, TxnResult, WatchRequest,
-    backend::{Backend, Watching},
+    backend::{Backend, Beat, Watching},
     keeper::Keeper,
     sessions::Sessions,
     shared_watch::SharedWatches,
@@ -209,6 +212,36 @@ impl Link {
     pub(crate) async fn revoke(&self, id: LeaseId) -> Result<Header> {
         self.bounded("revocation of a lease", true, self.core.root.revoke(id))
             .await
+    }
+
+    /// Sends one beat for a lease, and returns its time to live, counted anew; zero if there is no such
+    /// lease. After `patience` the next beat goes another way.
+    pub(crate) async fn beat(
+        &self,
+        what: &str,
+        lease: LeaseId,
+        patience: Duration,
+    ) -> Result<Duration> {
+        let mut opened = None;
+        let beat = async {
+            let stream = opened.insert(self.core.root.keep_alive().await?);
+            stream.send(lease)?;
+            while let Some(answer) = stream.next().await {
+                let beat: Beat = answer?;
+                if beat.lease == lease {
+                    return Ok(beat.ttl);
+                }
+            }
+            let message = "the stream of beats ended";
+            Err(Error::new(ErrorKind::Unavailable, message))
+        };
+        let ttl = bounded(&*self.core.runtime, patience, what, false, beat).await;
+        if let (Err(error), Some(stream)) = (&ttl, &mut opened)
+            && error.kind() == ErrorKind::Timeout
+        {
+            stream.distrust();
+        }
+        ttl
     }
 
     pub(crate) async fn lease_status(&self, id: LeaseId, keys: bool) -> Result<LeaseStatus> {

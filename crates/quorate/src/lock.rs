@@ -5,8 +5,8 @@ use std::{future::Future, time::Duration};
 use futures_util::future::{Either, select};
 
 use crate::{
-    Client, Compare, Contender, Error, Fenced, Key, Loss, Op, Result, Revision, Session, Txn,
-    Value, claim::Claim, holder::Holder, link::Link, queue::Queue,
+    Client, Compare, Contender, Detached, Error, Fenced, Key, Loss, Op, Result, Revision, Session,
+    Txn, Value, claim::Claim, holder::Holder, link::Link, queue::Queue,
 };
 
 /// A lock by name, and how to hold it; it touches nothing until it is acquired.
@@ -148,6 +148,55 @@ impl Lock {
         Ok(claim.map(|claim| self.guard(claim)))
     }
 
+    /// Acquires the lock for `ttl`, rounded up to whole seconds, and lets go of it: nobody keeps it alive,
+    /// and it outlives this process. The server may raise the time.
+    ///
+    /// While it waits it keeps its place in the queue alive. When it has acquired it begins its time anew,
+    /// so that all of it lies ahead. What [`Lock::session`], [`Lock::ttl`] and [`Lock::max_hold`] say is
+    /// of no account here.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lock::acquire`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped we leave the queue; what it may have acquired is released.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> quorate::Result<()> {
+    /// # let client = quorate::Client::connect("mem:").await?;
+    /// use std::time::Duration;
+    ///
+    /// let lock = client.lock("deploy");
+    /// let token = lock.acquire_detached(Duration::from_secs(60)).await?.token();
+    ///
+    /// // Later, in another process, that was told the token:
+    /// let mut hold = lock.find_detached(token).await?;
+    /// hold.renew(Duration::from_secs(60)).await?;
+    /// assert!(hold.remaining() > Duration::from_secs(30));
+    /// hold.release().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn acquire_detached(&self, ttl: Duration) -> Result<Detached> {
+        Detached::acquire(&self.queue, ttl, self.here()).await
+    }
+
+    /// Finds the detached hold that has this token, whoever acquired it.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`](crate::ErrorKind::Lost) if nobody holds the lock by this token: the hold was released, or
+    /// its time is over. [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if it is no detached one,
+    /// but kept by its process. Otherwise as [`Client::get`].
+    pub async fn find_detached(&self, token: Revision) -> Result<Detached> {
+        Detached::find(&self.queue, token).await
+    }
+
     /// Runs `work` while the lock is held, then releases it. If the hold is lost the work is dropped at
     /// its next await.
     ///
@@ -204,8 +253,12 @@ impl Lock {
     }
 
     fn value(&self) -> Value {
+        self.here().to_value()
+    }
+
+    fn here(&self) -> Holder {
         let settings = self.queue.link().settings();
-        Holder::here(self.holder.as_ref().or(settings.holder.as_ref())).to_value()
+        Holder::here(self.holder.as_ref().or(settings.holder.as_ref()))
     }
 
     fn guard(&self, claim: Claim) -> LockGuard {

@@ -54,6 +54,12 @@ enum Report {
     Refused(TxnResult),
 }
 
+/// What is to be done about a key that is not kept any longer.
+enum Parting {
+    Delete,
+    Leave,
+}
+
 impl Creation {
     /// Makes the key. If the future is dropped the key is deleted again, whether or not its making
     /// was known to have succeeded.
@@ -94,7 +100,13 @@ impl Owner {
     ) {
         if let Some(hold) = self.create(report).await {
             let result = match self.keep(&hold).await {
-                Ok(()) => self.delete(&hold).await,
+                Ok(Parting::Delete) => self.delete(&hold).await,
+                Ok(Parting::Leave) => {
+                    // An attempt that is on its way finds the key there. If it comes after the end of
+                    // the key, what it makes ends with the lease.
+                    self.ambiguous = false;
+                    Ok(())
+                }
                 Err(loss) => Err(Error::lost(loss, &hold.key)),
             };
             // If nobody waits for it, nobody is told.
@@ -191,9 +203,9 @@ impl Owner {
         Arc::new(Hold::new(session.clone(), key.clone(), token))
     }
 
-    /// Keeps the key until it should be deleted. An error if it was lost: then there is nothing to
-    /// delete.
-    async fn keep(&mut self, hold: &Hold) -> Result<(), Loss> {
+    /// Keeps the key for as long as that is wished. An error if it was lost: then there is nothing to
+    /// part with.
+    async fn keep(&mut self, hold: &Hold) -> Result<Parting, Loss> {
         let session = hold.session.clone();
         let lost = session.lost_by_signal();
         let gone = watch_own(&self.creation.link, hold);
@@ -203,13 +215,14 @@ impl Owner {
             let limit = match wish {
                 Wish::Keep => future::pending().boxed(),
                 Wish::KeepUntil(limit) => self.creation.link.runtime().sleep_until(limit),
-                Wish::Release => return Ok(()),
+                Wish::Leave => return Ok(Parting::Leave),
+                Wish::Release => return Ok(Parting::Delete),
             };
             tokio::select! {
                 biased;
                 changed = self.wishes.changed() => {
                     if changed.is_err() {
-                        return Ok(());
+                        return Ok(Parting::Delete);
                     }
                 }
                 loss = &mut lost => {
@@ -222,7 +235,7 @@ impl Owner {
                 }
                 () = limit => {
                     hold.lose(Loss::HoldLimit);
-                    return Ok(());
+                    return Ok(Parting::Delete);
                 }
             }
         }

@@ -4,7 +4,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,6 +48,7 @@ struct Arrival {
     lease: LeaseId,
     ttl: Duration,
     session: WeakSession,
+    left: Arc<AtomicBool>,
 }
 
 /// A lease to be revoked.
@@ -92,6 +96,7 @@ impl Pulse {
             lease: session.lease(),
             ttl: session.ttl(),
             session: session.downgrade(),
+            left: session.left(),
         };
         lock(&self.waiting).arrivals.push(arrival);
         self.start();
@@ -140,6 +145,8 @@ struct Beater {
 /// One lease's beats.
 struct Heart {
     session: WeakSession,
+    /// Whether the lease was left to its time; looked at after the session, whatever that showed.
+    left: Arc<AtomicBool>,
     ttl: Duration,
     /// When the beat on the present stream was sent that is not answered yet. While there is one no
     /// other is sent, so an answer is always that of the oldest beat.
@@ -229,10 +236,12 @@ impl Beater {
                 lease,
                 ttl,
                 session: weak,
+                left,
             } = arrival;
             let Some(session) = weak.upgrade() else {
                 // Dropped already. If we end before it says so itself, nobody hears it.
-                if departures.iter().all(|departure| departure.lease != lease) {
+                let is_left = left.load(Ordering::SeqCst);
+                if !is_left && departures.iter().all(|departure| departure.lease != lease) {
                     self.revoke(Departure::new(lease, ttl, None));
                 }
                 continue;
@@ -240,6 +249,7 @@ impl Beater {
             let next_beat = self.next_beat(&session, ttl);
             let heart = Heart {
                 session: weak,
+                left,
                 ttl,
                 unanswered: None,
                 next_beat,
@@ -303,6 +313,10 @@ impl Beater {
         };
         let alive = heart.session.upgrade();
         let alive = alive.filter(|session| !matches!(session.look(now), SessionState::Lost(_)));
+        if heart.left.load(Ordering::SeqCst) {
+            self.forget(lease);
+            return false;
+        }
         let Some(session) = alive else {
             // The server may not know yet, and others wait for it. After a `close`, or a drop whose
             // departure is on the way, one revocation of two finds nothing.

@@ -103,6 +103,23 @@ impl Queue {
         Ok(claim)
     }
 
+    /// The key of who holds by this token; `None` if nobody does, or waits by it.
+    pub(crate) async fn holder(&self, token: Revision) -> Result<Option<KeyValue>> {
+        self.check_name()?;
+        if token <= Revision::ZERO {
+            return Ok(None);
+        }
+        // Nobody older can come any more.
+        let range = Range::new(self.range())
+            .max_create_revision(token)
+            .order(SortBy::CreateRevision, Order::Ascending);
+        let kvs = self.link.range(range).await?.kvs;
+        let first = kvs
+            .into_iter()
+            .find(|kv| self.contender(kv.clone()).is_some());
+        Ok(first.filter(|kv| kv.create_revision == token))
+    }
+
     /// Holds if nobody else does, without waiting.
     pub(crate) async fn try_acquire(
         &self,

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -59,6 +59,9 @@ struct Inner {
     deadlines: watch::Sender<Moment>,
     /// Numbers the keys made under this lease.
     keys: AtomicU64,
+    /// Whether the lease was left to its time. Shared with the task that sends the beats, which may
+    /// look when the session is gone.
+    left: Arc<AtomicBool>,
     pulse: Arc<Pulse>,
 }
 
@@ -284,6 +287,7 @@ impl Session {
             state: watch::Sender::new(SessionState::Live),
             deadlines: watch::Sender::new(deadline),
             keys: AtomicU64::new(0),
+            left: Arc::default(),
             pulse: Arc::clone(pulse),
         }))
     }
@@ -297,6 +301,28 @@ impl Session {
     /// [`Session::lost`]. The task that sends the beats notices at the deadline.
     pub(crate) async fn lost_by_signal(&self) -> Loss {
         self.0.lost_by_signal().await
+    }
+
+    /// Leaves the lease to its time, and what is held under it: from now on it is neither beaten nor
+    /// revoked. An error if the session is lost already.
+    pub(crate) fn leave(&self) -> Result<(), Loss> {
+        let now = self.runtime().now();
+        if let SessionState::Lost(loss) = self.0.look(now) {
+            return Err(loss);
+        }
+        // Whoever latches a loss does so under this lock and looks at the mark thereafter: the loss
+        // is either seen here, or its finder sees the mark and revokes nothing.
+        let timing = lock(&self.0.timing);
+        if let SessionState::Lost(loss) = timing.state {
+            return Err(loss);
+        }
+        self.0.left.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether the lease was left to its time, for who may look when the session is gone.
+    pub(crate) fn left(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0.left)
     }
 
     /// Takes note that the server knows the lease no more.
@@ -449,7 +475,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         let Timing { ttl, state, .. } = *lock(&self.timing);
-        if !matches!(state, SessionState::Lost(_)) {
+        if !matches!(state, SessionState::Lost(_)) && !self.left.load(Ordering::SeqCst) {
             self.pulse.depart(Departure::new(self.id, ttl, None));
         }
     }
@@ -474,7 +500,7 @@ impl fmt::Debug for Inner {
 /// Until when a lease may be relied on whose beat, sent at `sent`, was confirmed.
 ///
 /// Both clocks may be off by the drift, ours slow and the server's fast, hence twice.
-fn deadline(settings: &Settings, sent: Moment, ttl: Duration) -> Moment {
+pub(crate) fn deadline(settings: &Settings, sent: Moment, ttl: Duration) -> Moment {
     let margin = settings
         .margin
         .unwrap_or_else(|| (ttl / 50).max(Duration::from_millis(50)));

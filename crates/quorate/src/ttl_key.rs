@@ -2,11 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use futures_util::StreamExt;
-
-use crate::{
-    Client, Error, ErrorKind, Key, LeaseId, Put, Result, Revision, Value, backend::Beat, link::Link,
-};
+use crate::{Client, Error, ErrorKind, Key, LeaseId, Put, Result, Revision, Value, link::Link};
 
 /// A key under a lease of its own that nobody keeps alive, from [`Client::put_with_ttl`].
 ///
@@ -89,19 +85,8 @@ impl TtlKey {
     /// [`NotFound`](ErrorKind::NotFound) once its time is over; otherwise as [`Client::put`].
     pub async fn refresh(&self) -> Result<Duration> {
         let what = format!("refresh of {}", self.key);
-        let beat = async {
-            let mut stream = self.link.core.root.keep_alive().await?;
-            stream.send(self.lease)?;
-            while let Some(answer) = stream.next().await {
-                let Beat { lease, ttl, .. } = answer?;
-                if lease == self.lease {
-                    return Ok(ttl);
-                }
-            }
-            let message = "the stream of beats ended";
-            Err(Error::new(ErrorKind::Unavailable, message))
-        };
-        let ttl = self.link.bounded(&what, false, beat).await?;
+        let patience = self.link.settings().call_timeout;
+        let ttl = self.link.beat(&what, self.lease, patience).await?;
         if ttl.is_zero() {
             let message = format!("{}: its time is over", self.key);
             return Err(Error::new(ErrorKind::NotFound, message));

@@ -1,20 +1,34 @@
-//! Generates `crates/wire/src/gen` from `crates/wire/proto`, or with `--check` tells whether that is
-//! up to date. Run it as `cargo xtask gen`.
+//! Generates `crates/wire/src/gen` from `crates/wire/proto` and `crates/ffi/include/quorate.h` from
+//! `crates/ffi/src`, or with `--check` tells whether they are up to date. Run it as `cargo xtask gen`.
 
-use std::{collections::BTreeMap, error::Error, fs, path::Path, process::ExitCode};
+mod header;
+mod wire;
 
-use prost::Message;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-/// The file that holds the descriptors of all messages and services.
-const DESCRIPTORS: &str = "descriptors.bin";
+/// Files by their names, which belong into one directory.
+type Files = BTreeMap<String, Vec<u8>>;
 
 fn main() -> ExitCode {
-    let outcome = match &*std::env::args().skip(1).collect::<Vec<_>>() {
-        [] => write(),
-        [flag] if flag == "--check" => check(),
-        _ => Err("usage: cargo xtask gen [--check]".into()),
+    let check = match &*std::env::args().skip(1).collect::<Vec<_>>() {
+        [] => false,
+        [flag] if flag == "--check" => true,
+        _ => {
+            eprintln!("gen: usage: cargo xtask gen [--check]");
+            return ExitCode::FAILURE;
+        }
     };
-    match outcome {
+    let all = || -> Result<(), Box<dyn Error>> {
+        Generated::new("crates/wire/src/gen", |_| true, wire::generate()?).done(check)?;
+        Generated::new("crates/ffi/include", header::is_ours, header::generate()?).done(check)
+    };
+    match all() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gen: {error}");
@@ -23,80 +37,74 @@ fn main() -> ExitCode {
     }
 }
 
-/// Replaces what is committed.
-fn write() -> Result<(), Box<dyn Error>> {
-    let committed = wire().join("src/gen");
-    let fresh = generate()?;
-    for stale in read(&committed)?
-        .keys()
-        .filter(|name| !fresh.contains_key(*name))
-    {
-        fs::remove_file(committed.join(stale))?;
-    }
-    for (name, text) in fresh {
-        fs::write(committed.join(name), text)?;
-    }
-    Ok(())
+/// What belongs into a directory.
+struct Generated {
+    name: &'static str,
+    directory: PathBuf,
+    committed: fn(&str) -> bool,
+    fresh: Files,
 }
 
-/// Fails, with the first line that differs, unless what is committed is what would be generated.
-fn check() -> Result<(), Box<dyn Error>> {
-    let (committed, fresh) = (read(&wire().join("src/gen"))?, generate()?);
-    let mut names: Vec<_> = committed.keys().chain(fresh.keys()).collect();
-    names.sort();
-    names.dedup();
-    for name in names {
-        let side = |files: &BTreeMap<String, Vec<u8>>| files.get(name).cloned().unwrap_or_default();
-        let (old, new) = (side(&committed), side(&fresh));
-        if old == new {
-            continue;
+impl Generated {
+    /// The files of a directory for which `committed` holds are generated.
+    fn new(name: &'static str, committed: fn(&str) -> bool, fresh: Files) -> Self {
+        Self {
+            name,
+            directory: root().join(name),
+            committed,
+            fresh,
         }
-        let (old, new) = (String::from_utf8_lossy(&old), String::from_utf8_lossy(&new));
-        let line = old
-            .lines()
-            .zip(new.lines())
-            .take_while(|(old, new)| old == new)
-            .count();
-        let shown = |text: &str| text.lines().nth(line).unwrap_or("(end of file)").to_owned();
-        return Err(format!(
-            "crates/wire/src/gen/{name} is stale, run `cargo xtask gen`; line {}:\n-{}\n+{}",
-            line + 1,
-            shown(&old),
-            shown(&new),
-        )
-        .into());
     }
-    Ok(())
-}
 
-/// The files that belong into `src/gen`, by name.
-fn generate() -> Result<BTreeMap<String, Vec<u8>>, Box<dyn Error>> {
-    let proto = wire().join("proto");
-    let mut sources = fs::read_dir(&proto)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()?;
-    sources.sort();
-    let descriptors = protox::compile(&sources, [&proto])?;
-    let mut bare = descriptors.clone();
-    for file in &mut bare.file {
-        file.source_code_info = None; // large, and of use to generators only
+    fn done(self, check: bool) -> Result<(), Box<dyn Error>> {
+        let mut committed = read(&self.directory)?;
+        committed.retain(|name, _| (self.committed)(name));
+        if check {
+            return self.check(&committed);
+        }
+        for stale in committed
+            .keys()
+            .filter(|name| !self.fresh.contains_key(*name))
+        {
+            fs::remove_file(self.directory.join(stale))?;
+        }
+        for (name, content) in self.fresh {
+            fs::write(self.directory.join(name), content)?;
+        }
+        Ok(())
     }
-    let out = tempfile::tempdir()?;
-    tonic_prost_build::configure()
-        .out_dir(out.path())
-        .build_transport(false)
-        .bytes(".")
-        .generate_default_stubs(true)
-        .client_mod_attribute(".", r#"#[cfg(feature = "client")]"#)
-        .server_mod_attribute(".", r#"#[cfg(feature = "server")]"#)
-        .compile_fds(descriptors)?;
-    let mut files = read(out.path())?;
-    files.insert(DESCRIPTORS.to_owned(), bare.encode_to_vec());
-    Ok(files)
+
+    /// Fails, with the first line that differs, unless what is committed is what would be generated.
+    fn check(&self, committed: &Files) -> Result<(), Box<dyn Error>> {
+        let names: BTreeSet<_> = committed.keys().chain(self.fresh.keys()).collect();
+        for name in names {
+            let side = |files: &Files| files.get(name).cloned().unwrap_or_default();
+            let (old, new) = (side(committed), side(&self.fresh));
+            if old == new {
+                continue;
+            }
+            let (old, new) = (String::from_utf8_lossy(&old), String::from_utf8_lossy(&new));
+            let line = old
+                .lines()
+                .zip(new.lines())
+                .take_while(|(old, new)| old == new)
+                .count();
+            let shown = |text: &str| text.lines().nth(line).unwrap_or("(end of file)").to_owned();
+            return Err(format!(
+                "{}/{name} is stale, run `cargo xtask gen`; line {}:\n-{}\n+{}",
+                self.name,
+                line + 1,
+                shown(&old),
+                shown(&new),
+            )
+            .into());
+        }
+        Ok(())
+    }
 }
 
 /// Every file of a directory, by name.
-fn read(directory: &Path) -> Result<BTreeMap<String, Vec<u8>>, Box<dyn Error>> {
+fn read(directory: &Path) -> Result<Files, Box<dyn Error>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -106,7 +114,7 @@ fn read(directory: &Path) -> Result<BTreeMap<String, Vec<u8>>, Box<dyn Error>> {
     Ok(files)
 }
 
-/// The directory of the crate that is generated for.
-fn wire() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/wire")
+/// The directory of the workspace.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

@@ -31,7 +31,12 @@ use std::{
 
 use quorate::{Client, KeyRange};
 
-use crate::{args::Verb, failure::Failure, guardian, output::Output};
+use crate::{
+    args::Verb,
+    failure::{Failure, invalid},
+    guardian,
+    output::Output,
+};
 
 /// Runs a verb, and returns its exit status.
 pub(crate) async fn run(
@@ -47,6 +52,9 @@ pub(crate) async fn run(
         Verb::Dev(args) => Ok(dev::run(args)),
         Verb::Discover(args) => services::discover(client, out, args).await,
         Verb::Elect(args) => elect::run(client, out, args).await,
+        Verb::EtcdTest => {
+            Err(invalid("etcd-test is the first word, and its options come after it").into())
+        }
         Verb::Get(args) => get::run(client, out, args).await,
         Verb::Health(args) => health::run(client, out, &args).await,
         Verb::Lock(args) => lock::run(client, out, args).await,

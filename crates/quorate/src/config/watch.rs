@@ -8,7 +8,8 @@ use crate::{Error, ErrorKind, Key, Result, Revision};
 
 /// A configuration that is followed: the last good value, at any time and without waiting.
 ///
-/// A task follows the store, and ends when this is dropped; the watch on the store is closed then.
+/// A task follows the store, and ends when this and its clones are dropped; the watch on the store is
+/// closed then. Clones each have a position of their own.
 #[must_use = "a configuration is followed until its watch is dropped"]
 pub struct ConfigWatch<T> {
     state: watch::Receiver<State<T>>,
@@ -130,6 +131,15 @@ impl<T> ConfigWatch<T> {
                 let message = "the configuration is followed no more: its task has ended";
                 return Err(Error::new(ErrorKind::Closed, message));
             }
+        }
+    }
+}
+
+impl<T> Clone for ConfigWatch<T> {
+    fn clone(&self) -> Self {
+        Self {
+            state: self.state.clone(),
+            ..*self
         }
     }
 }

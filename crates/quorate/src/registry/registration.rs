@@ -3,7 +3,9 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use super::{Instance, Service, layout::Place};
-use crate::{Compare, EphemeralKey, EphemeralState, Error, Key, Loss, Result, Revision};
+use crate::{
+    Compare, EphemeralKey, EphemeralState, EphemeralStates, Error, Key, Loss, Result, Revision,
+};
 
 /// An instance that is registered, or comes back by itself. See [`Service::register`].
 ///
@@ -146,6 +148,11 @@ impl Registration {
     /// It can be dropped and called again.
     pub async fn changed(&mut self) -> EphemeralState {
         self.key.changed().await
+    }
+
+    /// The states from the present one on; see [`EphemeralKey::states`].
+    pub fn states(&self) -> EphemeralStates {
+        self.key.states()
     }
 
     /// Why the instance is not registered, or not with what was set last, if an attempt failed.

@@ -1,0 +1,41 @@
+//! The programs in C of `tests/c`, as C99 and as C++17, on the store in memory and on a real etcd.
+
+mod support;
+
+use support::{Language, Workshop, cluster, crate_file, memory, succeed, watched};
+
+/// Compiles a program in both languages and runs it on both stores, watched for errors and leaks.
+fn run(name: &str) {
+    let workshop = Workshop::open();
+    let source = crate_file(&format!("tests/c/{name}.c"));
+    for language in [Language::C99, Language::Cpp17] {
+        let program = workshop.compile(&source, language);
+        succeed(watched(&program).arg(memory()));
+        succeed(watched(&program).arg(cluster(&format!("{name}-{language:?}"))));
+    }
+}
+
+#[test]
+fn keys_transactions_and_leases() {
+    run("kv");
+}
+
+#[test]
+fn sessions_locks_elections_and_ephemeral_keys() {
+    run("holds");
+}
+
+#[test]
+fn discovery_observers_configuration_and_health() {
+    run("discovery");
+}
+
+#[test]
+fn calls_are_cut_off_and_handles_outlive_nothing() {
+    run("waiting");
+}
+
+#[test]
+fn eight_threads_share_a_client() {
+    run("threads");
+}
