@@ -35,13 +35,17 @@ pub(crate) fn install(flags: &[&str]) -> Result<(), String> {
         build.arg("--release");
     }
     run(&mut build)?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |target| root().join(target));
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), |target| root().join(target));
     let built = target.join(if options.debug { "debug" } else { "release" });
     options.library(&built)?;
     options.headers()?;
     options.pkg_config()?;
     options.man()?;
-    eprintln!("xtask: installed libquorate in {}", options.place("").display());
+    eprintln!(
+        "xtask: installed libquorate in {}",
+        options.place("").display()
+    );
     Ok(())
 }
 
@@ -85,7 +89,10 @@ impl Options {
     fn library(&self, built: &Path) -> Result<(), String> {
         self.copy(&built.join("libquorate.a"), "lib/libquorate.a")?;
         if cfg!(target_os = "macos") {
-            self.copy(&built.join("libquorate.dylib"), &format!("lib/libquorate.{ABI}.dylib"))?;
+            self.copy(
+                &built.join("libquorate.dylib"),
+                &format!("lib/libquorate.{ABI}.dylib"),
+            )?;
             return self.link(&format!("libquorate.{ABI}.dylib"), "lib/libquorate.dylib");
         }
         let file = format!("libquorate.so.{}", VERSION);
@@ -100,7 +107,10 @@ impl Options {
         for header in headers.map_err(|error| format!("{}: {error}", include.display()))? {
             let header = header.map_err(|error| format!("{}: {error}", include.display()))?;
             let name = header.file_name();
-            self.copy(&header.path(), &format!("include/{}", name.to_string_lossy()))?;
+            self.copy(
+                &header.path(),
+                &format!("include/{}", name.to_string_lossy()),
+            )?;
         }
         Ok(())
     }
