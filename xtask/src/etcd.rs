@@ -1,12 +1,12 @@
 //! Finds the etcd that tests run against, and installs it where that is possible.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::run::{output, run};
+use crate::{run::output, tools};
 
 /// The oldest etcd that can be tested against, and why.
 const OLDEST: (u32, u32) = (3, 4);
@@ -68,27 +68,8 @@ fn locate(variable: &str, name: &str) -> Option<PathBuf> {
 /// Installs the packages of Debian and Ubuntu. A server that these start does no harm: every test
 /// starts its own, on free ports.
 fn install() -> Result<(), String> {
-    let missing = || format!("there is no etcd here; {HOW}");
-    let release = fs::read_to_string("/etc/os-release").map_err(|_| missing())?;
-    let debian = release
-        .lines()
-        .filter_map(|line| {
-            line.strip_prefix("ID=")
-                .or_else(|| line.strip_prefix("ID_LIKE="))
-        })
-        .any(|ids| ids.contains("debian") || ids.contains("ubuntu"));
-    let root = output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
-    if !debian || !root || !Path::new("/usr/bin/apt-get").exists() {
-        return Err(missing());
-    }
-    let apt = || {
-        let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive");
-        apt
-    };
-    run(apt().arg("update"))?;
-    run(apt().args(["install", "-y", "etcd-server", "etcd-client"]))
-        .map_err(|why| format!("{why}; {HOW}"))
+    let how = format!("there is no etcd here; {HOW}");
+    tools::install(&["etcd-server", "etcd-client"], &how)
 }
 
 /// Refuses a program that is older than [`OLDEST`] or tells no version.

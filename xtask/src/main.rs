@@ -13,6 +13,7 @@
 //! - `run`: runs commands
 //! - `shared`: one etcd for all tests that are content with keys of their own
 //! - `test`: everything
+//! - `tools`: the compilers and interpreters that tests of the C library need
 
 mod differential;
 mod etcd;
@@ -23,6 +24,7 @@ mod races;
 mod run;
 mod shared;
 mod test;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -37,7 +39,8 @@ chores:
                     compare the store in memory with a real etcd by random programs
   install --prefix DIR [--destdir DIR] [--debug]
                     build the C library and install it with headers, pkg-config file and manual page
-  races             run the threaded test of the C library under a race detector
+  races [--helgrind]
+                    run the threaded test of the C library under a race detector
   etcd              print the etcd that tests run against, installing it if that is possible";
 
 fn main() -> ExitCode {
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
         ["differential", flags @ ..] => differential::compare(flags),
         ["etcd"] => etcd::print(),
         ["install", flags @ ..] => install::install(flags),
-        ["races"] => races::look(),
+        ["races", flags @ ..] => races::look(flags),
         ["gen", flags @ ..] => generate::generate(flags),
         ["lint"] => lint::run_all(),
         ["test", filters @ ..] => test::run_all(filters),

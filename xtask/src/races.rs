@@ -3,20 +3,41 @@
 
 use std::{env, path::PathBuf, process::Command};
 
-use crate::run::{cargo, output, root, run};
+use crate::{
+    install::install,
+    run::{output, root, run},
+};
 
 /// The only platform that both are used on here.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// What the static library needs.
+const LIBRARIES: [&str; 7] = [
+    "-lgcc_s",
+    "-lutil",
+    "-lrt",
+    "-lpthread",
+    "-lm",
+    "-ldl",
+    "-lc",
+];
+
 /// How often ThreadSanitizer runs the test: each run may take another course.
 const ROUNDS: usize = 5;
 
-/// Runs the threaded test.
-pub(crate) fn look() -> Result<(), String> {
-    if has_nightly() {
+/// Runs the threaded test, with `--helgrind` in any case under Helgrind.
+pub(crate) fn look(flags: &[&str]) -> Result<(), String> {
+    let helgrind = match flags {
+        [] => false,
+        ["--helgrind"] => true,
+        _ => return Err("usage: cargo xtask races [--helgrind]".to_owned()),
+    };
+    if !helgrind && has_nightly() {
         under_thread_sanitizer()
     } else {
-        eprintln!("xtask: no nightly toolchain with rust-src: Helgrind instead of ThreadSanitizer");
+        if !helgrind {
+            eprintln!("xtask: no nightly toolchain with rust-src: Helgrind, not ThreadSanitizer");
+        }
         under_helgrind()
     }
 }
@@ -46,74 +67,56 @@ fn under_thread_sanitizer() -> Result<(), String> {
     run(&mut build)?;
     let library = target.join(TARGET).join("debug/libquorate.a");
     let program = target.join("threads");
-    // Rust's compiler brings the sanitizer's own part, as one library with everything else.
     let object = target.join("threads.o");
     run(Command::new("gcc")
-        .args([
-            "-std=c99",
-            "-D_POSIX_C_SOURCE=200809L",
-            "-g",
-            "-fsanitize=thread",
-            "-c",
-        ])
+        .args(["-std=c99", "-D_POSIX_C_SOURCE=200809L", "-g"])
+        .args(["-fsanitize=thread", "-c"])
         .args(sources())
         .arg("-o")
         .arg(&object))?;
+    // The sanitizer's own part has to be that of Rust's compiler, which needs more of it than gcc.
     run(Command::new("gcc")
-        .args(["-fsanitize=thread", "-g"])
         .arg(&object)
+        .arg("-Wl,--whole-archive")
+        .arg(nightly()?.join(format!(
+            "lib/rustlib/{TARGET}/lib/librustc-nightly_rt.tsan.a"
+        )))
+        .args(["-Wl,--no-whole-archive", "-Wl,--export-dynamic"])
         .arg(&library)
         .arg("-o")
         .arg(&program)
-        .args([
-            "-lgcc_s",
-            "-lutil",
-            "-lrt",
-            "-lpthread",
-            "-lm",
-            "-ldl",
-            "-lc",
-        ]))?;
-    let suppressions = root().join("crates/ffi/tests/c/tsan.supp");
+        .args(LIBRARIES)
+        .arg("-lresolv"))?;
     for _ in 0..ROUNDS {
-        run(Command::new(&program).arg("mem:races").env(
-            "TSAN_OPTIONS",
-            format!("halt_on_error=1:suppressions={}", suppressions.display()),
-        ))?;
+        run(Command::new(&program)
+            .arg("mem:races")
+            .env("TSAN_OPTIONS", "halt_on_error=1"))?;
     }
     Ok(())
 }
 
+/// With the shared library, so that the suppressions can tell it from the test.
 fn under_helgrind() -> Result<(), String> {
-    let mut build = cargo();
-    run(build.args(["build", "--package", "quorate-ffi"]))?;
-    let target = target();
-    let program = target.join("threads");
+    let prefix = target().join("races/prefix");
+    install(&["--debug", &format!("--prefix={}", prefix.display())])?;
+    let program = target().join("races/threads-helgrind");
+    let lib = prefix.join("lib");
     run(Command::new("gcc")
-        .args(["-std=c99", "-D_POSIX_C_SOURCE=200809L", "-g"])
+        .args(["-std=c99", "-D_POSIX_C_SOURCE=200809L", "-g", "-pthread"])
         .args(sources())
         .arg("-o")
         .arg(&program)
-        .arg(target.join("debug/libquorate.a"))
-        .args([
-            "-lgcc_s",
-            "-lutil",
-            "-lrt",
-            "-lpthread",
-            "-lm",
-            "-ldl",
-            "-lc",
-        ]))?;
+        .arg("-L")
+        .arg(&lib)
+        .args(["-lquorate", "-Wl,-rpath"])
+        .arg(&lib))?;
     let suppressions = root().join("crates/ffi/tests/c/helgrind.supp");
     run(Command::new("valgrind")
-        .args([
-            "--tool=helgrind",
-            "--error-exitcode=9",
-            "--fair-sched=yes",
-            "--history-level=approx",
-        ])
+        .args(["--tool=helgrind", "--error-exitcode=9", "--fair-sched=yes"])
+        .arg("--history-level=approx")
         .arg(format!("--suppressions={}", suppressions.display()))
         .arg(&program)
+        // It is slow: nothing may be late.
         .arg("mem:races?timeout=120s&ttl=600s"))
 }
 
@@ -134,15 +137,15 @@ fn target() -> PathBuf {
         .map_or_else(|| root().join("target"), |target| root().join(target))
 }
 
+/// Where the nightly toolchain is.
+fn nightly() -> Result<PathBuf, String> {
+    let mut rustc = Command::new("rustc");
+    rustc
+        .args(["+nightly", "--print", "sysroot"])
+        .env_remove("RUSTUP_TOOLCHAIN");
+    Ok(PathBuf::from(output(&mut rustc)?.trim()))
+}
+
 fn has_nightly() -> bool {
-    let sysroot = output(
-        Command::new("rustc")
-            .args(["+nightly", "--print", "sysroot"])
-            .env_remove("RUSTUP_TOOLCHAIN"),
-    );
-    sysroot.is_ok_and(|sysroot| {
-        PathBuf::from(sysroot.trim())
-            .join("lib/rustlib/src/rust/library")
-            .is_dir()
-    })
+    nightly().is_ok_and(|nightly| nightly.join("lib/rustlib/src/rust/library").is_dir())
 }

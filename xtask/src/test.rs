@@ -7,11 +7,15 @@ use crate::{
     lint,
     run::{cargo, output, run},
     shared::Shared,
+    tools,
 };
 
 /// Runs the tests that match `filters`, or without any the tests, the doctests and the lints.
 pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
     let etcd = Etcd::find()?;
+    tools::require()?;
+    // Nothing builds it for tests of a library that Rust cannot link.
+    run(cargo().args(["build", "--package", "quorate-ffi"]))?;
     let shared = Shared::start(&etcd.server)?;
     let mut tests = cargo();
     if output(cargo().args(["nextest", "--version"])).is_ok() {
