@@ -1,5 +1,7 @@
 //! The examples run, on both stores, and say what they are to say.
 
+#![allow(clippy::unwrap_used)] // here a panic is a failed test
+
 mod support;
 
 use std::{

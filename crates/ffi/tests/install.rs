@@ -1,5 +1,7 @@
 //! What is installed compiles and runs programs by pkg-config, with the shared and the static library.
 
+#![allow(clippy::unwrap_used)] // here a panic is a failed test
+
 mod support;
 
 use std::{fs, path::Path, process::Command};

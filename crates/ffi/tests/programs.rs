@@ -1,5 +1,7 @@
 //! The programs in C of `tests/c`, as C99 and as C++17, on the store in memory and on a real etcd.
 
+#![allow(clippy::unwrap_used)] // here a panic is a failed test
+
 mod support;
 
 use support::{Language, Workshop, cluster, crate_file, memory, succeed, watched};
