@@ -19,6 +19,7 @@
 //! - `soak`: the server under load, for long
 //! - `test`: everything
 //! - `tools`: finds programs
+//! - `tools`: the compilers and interpreters that tests of the C library need
 
 mod crash;
 mod differential;
@@ -56,7 +57,8 @@ chores:
                     kill servers at any moment, which must lose nothing that they told
   install --prefix DIR [--destdir DIR] [--debug]
                     build the C library and install it with headers, pkg-config file and manual page
-  races             run the threaded test of the C library under a race detector
+  races [--helgrind]
+                    run the threaded test of the C library under a race detector
   etcd              print the etcd that tests run against, installing it if that is possible";
 
 fn main() -> ExitCode {
@@ -68,7 +70,7 @@ fn main() -> ExitCode {
         ["etcd"] => etcd::print(),
         ["fuzz", flags @ ..] => fuzz::fuzz(flags),
         ["install", flags @ ..] => install::install(flags),
-        ["races"] => races::look(),
+        ["races", flags @ ..] => races::look(flags),
         ["gen", flags @ ..] => generate::generate(flags),
         ["interop"] => interop::all(),
         ["lint"] => lint::run_all(),

@@ -14,6 +14,8 @@ use crate::{
 pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
     let etcd = Etcd::find()?;
     tools::require()?;
+    // Nothing builds it for tests of a library that Rust cannot link.
+    run(cargo().args(["build", "--package", "quorate-ffi"]))?;
     let shared = Shared::start(&etcd.server)?;
     let mut tests = cargo();
     if output(cargo().args(["nextest", "--version"])).is_ok() {

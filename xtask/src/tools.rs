@@ -9,7 +9,15 @@ use std::{
 use crate::run::{output, run};
 
 /// What the tests call, and the packages of Debian and Ubuntu that bring it.
-const TOOLS: &[(&str, &str)] = &[("curl", "curl")];
+/// The sanitizers of C come with the compilers.
+const TOOLS: &[(&str, &str)] = &[
+    ("curl", "curl"),
+    ("g++", "g++"),
+    ("gcc", "gcc"),
+    ("pkg-config", "pkg-config"),
+    ("python3", "python3"),
+    ("readelf", "binutils"),
+];
 
 /// The program that a variable names, else the one of that name on the PATH.
 pub(crate) fn locate(variable: &str, name: &str) -> Option<PathBuf> {

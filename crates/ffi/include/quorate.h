@@ -45,8 +45,8 @@
  *   to more than `QUORATE_MAX_LEN` bytes.
  * - Bytes of results have a NUL behind their length, which is not counted. So text can be printed, and whoever
  *   has to expect a NUL within uses the length.
- * - Options are structs, given by pointer; NULL takes what is usual. Initialize them by `{0}`: zero is usual
- *   everywhere. What is `reserved` must be zero.
+ * - Options are structs, given by pointer; NULL takes what is usual. Initialize them by `{0}`, in C++ by `{}`:
+ *   zero is usual everywhere. What is `reserved` must be zero.
  * - Keys are verbatim: no slash is added or dropped.
  *
  * WAITING, AND CANCELLING

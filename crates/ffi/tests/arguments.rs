@@ -1,6 +1,8 @@
 //! Arguments that are no good, in every function: a program is made from the header that gives each of
 //! them each of these, so that no function can be left out.
 
+#![allow(clippy::unwrap_used)] // here a panic is a failed test
+
 mod support;
 
 use std::{collections::BTreeSet, fmt::Write, fs};

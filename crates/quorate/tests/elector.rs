@@ -70,6 +70,25 @@ scenarios! {
         assert!(b.leading().await.unwrap() > token);
     }
 
+    async fn who_is_told_that_we_lead_finds_the_term_and_its_fence(world: World) {
+        let client = world.observer();
+        let elector = election(&client, "a").elector();
+        let mut states = elector.states();
+        while !matches!(states.changed().await.unwrap(), LeaderState::Leading { .. }) {}
+        let term = elector.term().unwrap();
+        let write = || client.txn().when(term.fence()).then(Op::put("led", "yes")).commit();
+        assert!(term.is_held() && write().await.unwrap().succeeded);
+        elector.stop().await.unwrap();
+        assert!(!write().await.unwrap().succeeded);
+        let error = loop {
+            match states.changed().await {
+                Ok(state) => assert_eq!(state, LeaderState::NoLeader),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Closed);
+    }
+
     async fn electors_of_one_client_follow_each_other(world: World) {
         let client = world.observer();
         let mut a = election(&client, "a").elector();

@@ -58,6 +58,25 @@ async fn until_another_stands(observer: &Client, token: quorate::Revision) -> Ke
 scenarios! {
     alone
 
+    async fn who_follows_a_key_apart_from_its_owner_sees_it_come_back_and_end(world: World) {
+        let observer = world.observer();
+        let ours = world.join();
+        let key = ours.client.ephemeral(KEY).create("idle").await.unwrap();
+        let first = key.token();
+        let mut states = key.states();
+        observer.delete(KEY).await.unwrap();
+        loop {
+            match states.changed().await {
+                EphemeralState::Present { token } if token > first => break,
+                state => assert!(!matches!(state, EphemeralState::Lost(_))),
+            }
+        }
+        drop(key); // they do not keep it
+        assert_eq!(states.changed().await, EphemeralState::Lost(Loss::Released));
+        assert_eq!(states.current(), EphemeralState::Lost(Loss::Released));
+        until_value_is(&observer, KEY, None).await;
+    }
+
     async fn a_key_stands_until_it_is_released(world: World) {
         let observer = world.observer();
         let ours = world.join();

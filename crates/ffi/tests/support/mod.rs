@@ -37,14 +37,7 @@ impl Workshop {
     pub fn open() -> Self {
         let target = target();
         let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        // What cargo tells a test of its package would make build scripts run again.
-        for (name, _) in env::vars_os() {
-            let text = name.to_string_lossy();
-            let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "OUT_DIR"];
-            if of_package.iter().any(|prefix| text.starts_with(prefix)) {
-                build.env_remove(&name);
-            }
-        }
+        without_package(&mut build);
         let built = build
             .args(["build", "--quiet", "--package", "quorate-ffi", "--lib"])
             .env("CARGO_TARGET_DIR", &target)
@@ -113,6 +106,17 @@ impl Workshop {
     }
 }
 
+/// Takes from a cargo what the one above tells a test of its package: build scripts would run again.
+pub fn without_package(cargo: &mut Command) {
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let of_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "OUT_DIR"];
+        if of_package.iter().any(|prefix| text.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
+}
+
 /// A file of this crate.
 pub fn crate_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -131,17 +135,20 @@ pub fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// A command of a program that is watched for leaks.
+/// A program that is watched for leaks, and ended if it hangs.
 pub fn watched(program: &Path) -> Command {
-    let mut command = Command::new(program);
+    let mut command = Command::new("timeout");
+    command.args(["--signal=ABRT", "60"]).arg(program);
+    sanitize(&mut command);
     command
-        .env(
-            "ASAN_OPTIONS",
-            "detect_leaks=1:abort_on_error=0:exitcode=99",
-        )
+}
+
+/// Tells a program's sanitizers what to do.
+pub fn sanitize(command: &mut Command) {
+    command
+        .env("ASAN_OPTIONS", "detect_leaks=1:exitcode=99")
         .env("UBSAN_OPTIONS", "print_stacktrace=1")
         .stdin(Stdio::null());
-    command
 }
 
 /// Runs a command, which has to succeed, and returns what it prints.
