@@ -168,8 +168,8 @@ fn no_server_is_told_with_each_address_and_what_to_do() {
     for part in [
         &format!("http://{one} (connection refused)"),
         &format!("http://{other} (connection refused)"),
-        "`etcd`",
-        "--url mem:",
+        "`quorate dev`",
+        "--url local:",
     ] {
         assert!(told.contains(part), "{told}");
     }
