@@ -42,9 +42,9 @@ fn a_candidate_of_etcdctl_waits_behind_ours_and_ours_behind_it() {
 #[test]
 fn etcdctl_sees_our_leader() {
     let url = etcd::shared();
-    let leader = quorate(&url, &["elect", "seen", "--value", "ours"]);
+    let leader = quorate(&url, &["elect", "interop-seen", "--value", "ours"]);
     let told = leader.line();
-    let observer = etcdctl(&url, &["elect", "-l", "seen"]);
+    let observer = etcdctl(&url, &["elect", "-l", "interop-seen"]);
     assert_eq!(Some(observer.line().as_str()), told.split('\t').next());
     assert_eq!(observer.line(), "ours");
 }
