@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::{
     PATIENCE,
     subject::{Caller, Subject, on_both, refusal, told},
+    support::subject::has_etcd_3_5,
 };
 
 /// A store that asks for a user: `root`, or `u` who may read and write `a`..`c`.
@@ -108,7 +109,9 @@ async fn what_changes_a_user_or_a_role_ends_tokens_as_in_etcd() {
         told
     })
     .await;
-    assert_eq!(ours, etcd);
+    if has_etcd_3_5() {
+        assert_eq!(ours, etcd);
+    }
     let refused = ours.iter().filter(|it| it.starts_with("Unauthenticated"));
     assert_eq!(refused.count(), 4);
 }
@@ -177,7 +180,9 @@ async fn a_lease_is_kept_alive_only_while_its_keeper_may_as_in_etcd() {
         told
     })
     .await;
-    assert_eq!(ours, etcd);
+    if has_etcd_3_5() {
+        assert_eq!(ours, etcd);
+    }
     assert!(ours[2].starts_with("Unauthenticated"), "{ours:?}");
 }
 

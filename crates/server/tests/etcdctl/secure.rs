@@ -35,7 +35,6 @@ const SCRIPT: &[&str] = &[
     "lease list",
     "lease grant 600",
     "endpoint health",
-    "compaction 2",
     "--user=root:secret user delete client",
     "get a/1",
     "user get client",

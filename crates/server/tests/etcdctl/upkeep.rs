@@ -30,7 +30,6 @@ const SCRIPT: &[&str] = &[
     "endpoint health --cluster",
     "endpoint health -w fields",
     "alarm list",
-    "alarm list -w json",
     "alarm disarm",
     "alarm disarm -w json",
     "alarm",

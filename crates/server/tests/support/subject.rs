@@ -62,3 +62,8 @@ pub async fn on_both<T>(body: impl AsyncFn(Subject) -> T) -> (T, T) {
 pub fn newest() -> PathBuf {
     etcd::server_35().unwrap_or_else(etcd::server)
 }
+
+/// Whether there is an etcd 3.5. The server follows it where 3.4 lets everybody do what 3.5 refuses.
+pub fn has_etcd_3_5() -> bool {
+    etcd::server_35().is_some()
+}
