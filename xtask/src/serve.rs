@@ -1,4 +1,4 @@
-//! Our server in a process of its own.
+//! Our server in a process of its own: `quorate dev`.
 
 use std::{
     io::{BufRead, BufReader},
@@ -8,7 +8,7 @@ use std::{
 
 use crate::run::{cargo, run, target};
 
-/// A running server, which ends when this is dropped, and when this program dies.
+/// A running server, which ends when this is dropped, and soon after this program has died.
 pub(crate) struct Served {
     process: Child,
     /// Where clients reach it.
@@ -20,8 +20,8 @@ pub(crate) fn build() -> Result<PathBuf, String> {
     // With the features of the tests, so that nothing is built twice.
     run(cargo()
         .args(["build", "--workspace", "--all-features"])
-        .args(["--example", "serve"]))?;
-    Ok(target().join("debug/examples/serve"))
+        .args(["--bin", "quorate"]))?;
+    Ok(target().join("debug/quorate"))
 }
 
 impl Served {
@@ -29,7 +29,8 @@ impl Served {
     pub(crate) fn start(program: &PathBuf) -> Result<Self, String> {
         let shown = program.display();
         let mut process = Command::new(program)
-            .stdin(Stdio::piped())
+            .args(["dev", "--listen", "127.0.0.1:0", "--exit-when-idle", "1m"])
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| format!("{shown}: {error}"))?;
@@ -51,7 +52,8 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        drop(self.process.stdin.take());
+        // It fails if it has ended, which is as well.
+        let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }

@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
@@ -63,6 +64,35 @@ fn it_prints_one_line_with_a_url_that_can_be_used() {
     ] {
         assert!(ended.stderr.contains(hint), "{}", ended.stderr);
     }
+}
+
+#[test]
+fn a_call_that_is_being_served_is_answered_before_the_server_ends() {
+    let (mut server, url) = dev(&["--listen", "127.0.0.1:0"]);
+    let address = url.strip_prefix("http://").unwrap();
+    let mut call = TcpStream::connect(address).unwrap();
+    call.set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let body = r#"{"key":"Zm9v"}"#;
+    let (first, rest) = body.split_at(5);
+    let length = body.len();
+    let head = format!("POST /v3/kv/range HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n");
+    // The server says "continue" once somebody reads the body: then it is being served.
+    write!(call, "{head}Expect: 100-continue\r\n\r\n").unwrap();
+    let mut told = [0; 25];
+    call.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    call.write_all(first.as_bytes()).unwrap();
+
+    server.signal(Signal::SIGTERM);
+    until("it takes nobody any more", || {
+        TcpStream::connect(address).is_err()
+    });
+    call.write_all(rest.as_bytes()).unwrap();
+    let mut answer = String::new();
+    call.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert_eq!(server.ended().code, Some(0));
 }
 
 #[test]

@@ -40,11 +40,12 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_PATIENCE: Duration = Duration::from_secs(20);
 
-/// An etcd v3 endpoint with a store of its own, which begins empty.
+/// An etcd v3 endpoint with a store of its own, which begins empty unless it has a
+/// [data directory](Builder::data_dir).
 ///
 /// It runs on the runtime that it was started on. Dropping it stops it as if its process were killed:
-/// connections break, streams end, and the store is gone once its tasks have noticed.
-/// [`stop`](Server::stop) waits for that.
+/// connections break, streams end, and the store, or the hold on its directory, is gone once its
+/// tasks have noticed. [`stop`](Server::stop) waits for that.
 pub struct Server {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) url: String,

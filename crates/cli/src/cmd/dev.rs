@@ -4,6 +4,7 @@ use std::{
     future::pending,
     io::{self, ErrorKind as IoKind, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use nix::sys::signal::Signal;
@@ -17,6 +18,9 @@ use crate::{
     owned::{Owned, Refused},
     signals::Signals,
 };
+
+/// How long calls that are being served may take when the server is asked to end.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves until it is asked to end. It has a runtime of its own.
 pub(crate) fn run(args: Dev) -> ExitCode {
@@ -106,7 +110,7 @@ async fn attend(
         }
     }
     tokio::select! {
-        () = server.stop() => Ok(ExitCode::SUCCESS),
+        () = server.shutdown(GRACE) => Ok(ExitCode::SUCCESS),
         signal = signals.next() => Ok(ExitCode::from(128 + signal as u8)),
     }
 }

@@ -132,7 +132,7 @@ impl Stream for Changes {
             let has_news = has_served || this.look_up(cx) || this.poll_request(cx)?;
             if !has_news && !this.poll_timer(cx) {
                 // Once the disk has failed nobody might wake it again.
-                this.shared.is_durable(Position::default())?;
+                this.shared.check()?;
                 return Poll::Pending;
             }
         }
