@@ -94,6 +94,14 @@ impl Leases {
         Some(lease.ttl)
     }
 
+    fn renew_all(&mut self, now: Duration) {
+        self.queue.clear();
+        for (&id, lease) in &mut self.leases {
+            lease.expiry = now.saturating_add(lease.ttl);
+            self.queue.insert((lease.expiry, id));
+        }
+    }
+
     pub(crate) fn remove(&mut self, id: LeaseId) -> Option<Lease> {
         let lease = self.leases.remove(&id)?;
         self.queue.remove(&(lease.expiry, id));
@@ -153,6 +161,11 @@ impl Store {
     /// lease.
     pub fn keep_alive(&mut self, now: Duration, id: LeaseId) -> Duration {
         self.leases.renew(id, now).unwrap_or_default()
+    }
+
+    /// Lets every lease begin its time to live anew, as a new leader of a cluster does.
+    pub fn keep_all_alive(&mut self, now: Duration) {
+        self.leases.renew_all(now);
     }
 
     /// Ends a lease and deletes its keys, all at one revision.
@@ -268,6 +281,16 @@ mod tests {
         assert_eq!(store.keep_alive(at(4), LeaseId(7)), at(5));
         assert_eq!(store.keep_alive(at(9), LeaseId(7)), Duration::ZERO);
         assert_eq!(store.lease_status(at(9), LeaseId(7), true).remaining, None);
+    }
+
+    #[test]
+    fn a_new_leader_lets_all_leases_begin_anew() {
+        let mut store = store_with_lease(7, 5, &["a"]);
+        store.keep_all_alive(at(4));
+        store.tick(at(8));
+        assert_eq!(store.next_expiry(), Some(at(9)));
+        store.tick(at(9));
+        assert!(store.leases().is_empty());
     }
 
     #[test]

@@ -71,6 +71,17 @@ impl Memory {
             .with(|state, _| state.store.revoke(lease).is_ok())
     }
 
+    /// Lets every lease begin its time to live anew, for tests: a new leader of a cluster does so.
+    pub fn keep_all_alive(&self) {
+        self.shared
+            .with(|state, now| state.store.keep_all_alive(now));
+    }
+
+    /// Ends leases so much later than their time, for tests, as a store that is busy does.
+    pub fn delay_expiry(&self, delay: Duration) {
+        self.shared.with(|state, _| state.expiry_delay = delay);
+    }
+
     /// Runs a call on the store when it is polled. A caller that never has to wait still lets others
     /// run from time to time.
     fn call<'a, T: Send>(

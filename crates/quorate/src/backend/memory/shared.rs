@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) store: Store,
     /// The latest time that the store was told. Clocks of several runtimes may disagree.
     now: Duration,
+    /// How much later than its time a lease ends.
+    pub(super) expiry_delay: Duration,
     timer: Timer,
     watches: HashMap<u64, Watch>,
     last_watch: u64,
@@ -58,6 +60,7 @@ impl Shared {
         let state = State {
             store: Store::new(fastrand::u64(1..), fastrand::u64(1..)),
             now: Duration::ZERO,
+            expiry_delay: Duration::ZERO,
             timer: Timer::Absent,
             watches: HashMap::new(),
             last_watch: 0,
@@ -88,7 +91,7 @@ impl Shared {
 
             // A compaction may take the changes away, so those that were due are looked at first.
             let before = state.store.header().revision;
-            state.store.tick(now);
+            state.expire(now);
             state.take_wakers(before, &mut wakers);
             let before = state.store.header().revision;
             let answer = call(&mut state, now);
@@ -128,7 +131,7 @@ impl Drop for Shared {
 async fn expire(store: TimerOf, nudge: Arc<Notify>) {
     while let Some(shared) = store.0.upgrade() {
         let left = shared.with(|state, now| {
-            let next = state.store.next_expiry();
+            let next = state.next_expiry();
             state.timer = Timer::Asleep(next);
             next.map(|next| next.saturating_sub(now))
         });
@@ -154,9 +157,19 @@ impl Drop for TimerOf {
 }
 
 impl State {
+    fn expire(&mut self, now: Duration) {
+        if let Some(time) = now.checked_sub(self.expiry_delay) {
+            self.store.tick(time);
+        }
+    }
+
+    fn next_expiry(&self) -> Option<Duration> {
+        Some(self.store.next_expiry()? + self.expiry_delay)
+    }
+
     /// Lets the expiry task know of a lease that ends before it would look again.
     fn set_timer(&mut self) -> Timer {
-        if let Some(next) = self.store.next_expiry() {
+        if let Some(next) = self.next_expiry() {
             let late = match self.timer {
                 Timer::Absent => true,
                 Timer::Asleep(until) => until.is_none_or(|until| next < until),

@@ -1,0 +1,25 @@
+//! What clients do during a storm, and what must be true of it.
+
+use std::sync::Arc;
+
+use futures_core::future::BoxFuture;
+
+use super::world::World;
+
+mod hold;
+
+/// What the clients of a run do. It is judged while it runs, and when all is well again.
+pub(crate) trait Recipe: Send + Sync + 'static {
+    /// Gives the clients their tasks.
+    fn start(self: Arc<Self>, world: &Arc<World>);
+
+    /// Judges, after every step of every task.
+    fn look(&self, _world: &World) {}
+
+    /// Judges once all faults have ended and all tasks with them.
+    fn settle(self: Arc<Self>, world: Arc<World>) -> BoxFuture<'static, ()>;
+}
+
+/// The names of all recipes, and how one begins.
+pub(crate) const RECIPES: [(&str, fn() -> Arc<dyn Recipe>); 1] =
+    [("hold", || Arc::<hold::Hold>::default())];

@@ -1,0 +1,385 @@
+//! The clients, their store, and what happens to them.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use quorate::{
+    Client, ConnectOptions, KeyRange, LeaseId, Range,
+    backend::{
+        Backend, Memory,
+        fault::{CallKind, Calls, Fate, Fault as Faulty, Faults, Held, Partition},
+    },
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    machine::Machine,
+    schedule::{Fault, Schedule, Step},
+    scheduler::{MachineId, Scheduler},
+    trace::Trace,
+    wire::Wire,
+};
+
+/// Where everything runs that nothing happens to.
+pub(crate) const OUTSIDE: MachineId = usize::MAX;
+
+/// How long a call may take.
+pub(crate) const CALL: Duration = Duration::from_secs(1);
+
+/// How long anything may take once all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which of the invariants.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
+
+/// How often what happened.
+pub type Counts = BTreeMap<&'static str, u64>;
+
+/// Everything of one run.
+pub(crate) struct World {
+    pub(crate) schedule: Schedule,
+    pub(crate) trace: Trace,
+    pub(crate) store: Memory,
+    /// A client that nothing happens to.
+    pub(crate) observer: Client,
+    pub(crate) members: Vec<Member>,
+    /// When the faults end.
+    pub(crate) over: Instant,
+    scheduler: Scheduler,
+    begun: Instant,
+    workers: Mutex<Vec<oneshot::Receiver<()>>>,
+    late: Mutex<Vec<Held>>,
+    ended: AtomicBool,
+    verdict: Mutex<Option<Violation>>,
+    counts: Mutex<Counts>,
+}
+
+/// A client, its machine, and what is between it and the store.
+pub(crate) struct Member {
+    /// Absent once nobody is to use it any more.
+    client: Mutex<Option<Client>>,
+    pub(crate) faults: Faults,
+    pub(crate) machine: Machine,
+}
+
+impl Member {
+    /// The client. Tasks that outlive the storm must not keep it.
+    pub(crate) fn client(&self) -> Client {
+        let client = lock(&self.client).clone();
+        client.expect("nobody works when the clients are gone")
+    }
+}
+
+impl World {
+    pub(crate) fn new(schedule: Schedule, trace: Trace) -> Arc<Self> {
+        let mut random = fastrand::Rng::with_seed(schedule.seed ^ 0x5eed);
+        let scheduler = Scheduler::new(random.u64(..));
+        let store = Memory::new();
+        let join = |id: MachineId, rate, seed: u64| {
+            let machine = Machine::new(id, &scheduler, rate, seed);
+            let fault = Faulty::new(Arc::new(store.clone()));
+            let faults = fault.faults();
+            let mut backend: Arc<dyn Backend> = Arc::new(fault);
+            if trace.is_on() {
+                backend = Arc::new(Wire::new(backend, id, &trace));
+            }
+            let options = ConnectOptions::memory()
+                .runtime(Arc::new(machine.clone()))
+                .session_ttl(schedule.ttl)
+                .timeout(CALL);
+            let client = Client::with_backend_and(backend, options);
+            Member {
+                client: Mutex::new(Some(client)),
+                faults,
+                machine,
+            }
+        };
+        let members = schedule.rates.iter().enumerate();
+        let members = members.map(|(id, &rate)| join(id, rate, random.u64(..)));
+        let members = members.collect();
+        let observer = join(OUTSIDE, 1.0, random.u64(..)).client();
+        let begun = Instant::now();
+        Arc::new(Self {
+            trace,
+            store,
+            observer,
+            members,
+            over: begun + schedule.storm,
+            scheduler,
+            begun,
+            workers: Mutex::default(),
+            late: Mutex::default(),
+            ended: AtomicBool::new(false),
+            verdict: Mutex::default(),
+            counts: Mutex::default(),
+            schedule,
+        })
+    }
+
+    /// Adds a task to a client, which has to come to an end once the faults have.
+    pub(crate) fn work(&self, client: MachineId, work: impl Future<Output = ()> + Send + 'static) {
+        let (end, ended) = oneshot::channel();
+        let task = async move {
+            work.await;
+            drop(end);
+        };
+        lock(&self.workers).push(ended);
+        self.scheduler.spawn(client, Box::pin(task));
+    }
+
+    /// A generator of its own for each task, so that a fault less changes no draw.
+    pub(crate) fn random(&self, client: MachineId, worker: u64) -> fastrand::Rng {
+        let place = (client as u64) << 32 | worker;
+        fastrand::Rng::with_seed(self.schedule.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    pub(crate) fn is_stopped(&self, client: MachineId) -> bool {
+        self.scheduler.is_stopped(client)
+    }
+
+    pub(crate) fn storms(&self) -> bool {
+        Instant::now() < self.over
+    }
+
+    /// Says that a promise was broken. The first is what counts.
+    pub(crate) fn broken(&self, invariant: &'static str, what: fmt::Arguments<'_>) {
+        self.trace.say(format_args!("BROKEN {invariant}: {what}"));
+        lock(&self.verdict).get_or_insert_with(|| Violation {
+            invariant,
+            what: what.to_string(),
+        });
+    }
+
+    pub(crate) fn count(&self, what: &'static str) {
+        *lock(&self.counts).entry(what).or_default() += 1;
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        lock(&self.counts).clone()
+    }
+
+    /// Runs to the end: `look` is asked after every step of every task, `settle` once all is well.
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        mut look: impl FnMut(),
+        settle: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<Violation> {
+        let world = Arc::clone(self);
+        let driver = async move {
+            world.storm().await;
+            world.calm().await;
+            settle.await;
+            world.ended.store(true, Ordering::Relaxed);
+        };
+        self.scheduler.spawn(OUTSIDE, Box::pin(driver));
+        let until = || {
+            look();
+            self.ended.load(Ordering::Relaxed) || lock(&self.verdict).is_some()
+        };
+        if let Err(panic) = self.scheduler.run(until).await {
+            self.broken("I13", format_args!("a task panicked: {panic}"));
+        }
+        lock(&self.verdict).clone()
+    }
+
+    async fn storm(self: &Arc<Self>) {
+        for step in &self.schedule.steps {
+            sleep_until(self.begun + step.at).await;
+            let world = Arc::clone(self);
+            let armed = step.clone();
+            let act = move || world.happen(&armed);
+            self.scheduler.after(step.client, step.after, act);
+        }
+        sleep_until(self.over).await;
+    }
+
+    /// Ends all faults, and waits for everybody.
+    async fn calm(&self) {
+        self.trace.say(format_args!("calm"));
+        self.store.delay_expiry(Duration::ZERO);
+        lock(&self.late).iter().for_each(Held::let_through);
+        for member in &self.members {
+            self.scheduler.go_on(member.machine.id());
+            member.faults.heal();
+        }
+        let workers = std::mem::take(&mut *lock(&self.workers));
+        if timeout(PATIENCE, join_all(workers)).await.is_err() {
+            self.broken("I12", format_args!("a task hangs"));
+        }
+    }
+
+    fn happen(self: &Arc<Self>, step: &Step) {
+        // What comes when all is well is no fault of the schedule.
+        if !self.storms() {
+            return;
+        }
+        self.trace.say(format_args!("* {step}"));
+        let client = step.client;
+        let faults = &self.members[client].faults;
+        let healed = move |world: &Self| world.members[client].faults.heal();
+        match step.fault {
+            Fault::Partition(partition, window) => {
+                faults.partition(partition);
+                self.later(window, healed);
+            }
+            Fault::CutWatches => faults.cut_watches(),
+            Fault::SilenceWatches(window) => {
+                faults.silence_watches();
+                self.later(window, healed);
+            }
+            Fault::CutBeats => faults.cut_beats(),
+            Fault::SilenceBeats(window) => {
+                faults.silence_beats();
+                self.later(window, healed);
+            }
+            Fault::DropBeats(count) => faults.drop_beats(count),
+            Fault::DelayBeats(count, delay) => faults.delay_beats(count, delay),
+            Fault::DelayEvents(delay, window) => {
+                faults.delay_events(delay);
+                self.later(window, healed);
+            }
+            Fault::Next(call, fate) => faults.next(call, fate),
+            Fault::Late(call, window) => {
+                lock(&self.late).push(faults.hold_next(call));
+                let held = lock(&self.late).len() - 1;
+                self.later(window, move |world| lock(&world.late)[held].let_through());
+            }
+            Fault::Pause(window) => {
+                self.scheduler.stop(client);
+                self.later(window, move |world| world.scheduler.go_on(client));
+            }
+            Fault::Election(window) => {
+                self.all(|faults| faults.partition(Partition::Hang));
+                self.later(window, |world| {
+                    world.store.keep_all_alive();
+                    world.all(|faults| {
+                        faults.cut_watches();
+                        faults.cut_beats();
+                        faults.heal();
+                    });
+                });
+            }
+            Fault::Restart(window) => {
+                self.all(|faults| faults.partition(Partition::Refuse));
+                self.later(window, |world| {
+                    world.store.keep_all_alive();
+                    world.all(Faults::heal);
+                });
+            }
+            Fault::Slow(delay, window) => {
+                self.all(|faults| faults.every(Calls::any(), Fate::DelayReply(delay)));
+                self.later(window, |world| world.all(Faults::heal));
+            }
+            Fault::LateExpiry(delay, window) => {
+                self.store.delay_expiry(delay);
+                self.later(window, |world| world.store.delay_expiry(Duration::ZERO));
+            }
+            Fault::Compact => self.aside(|world| async move {
+                let present = world.store.revision();
+                // It may have been compacted already.
+                drop(world.store.compact(present, false).await);
+            }),
+            Fault::EndLease(nth) => self.aside(move |world| async move {
+                if let Ok(leases) = world.observer.leases().await
+                    && !leases.is_empty()
+                {
+                    let lease: LeaseId = leases[nth as usize % leases.len()];
+                    world.store.expire(lease);
+                }
+            }),
+            Fault::DeleteKey(nth) => self.aside(move |world| async move {
+                let all = Range::new(KeyRange::all());
+                let keys = world.store.range(all).await;
+                let keys = keys.map(|found| found.kvs).unwrap_or_default();
+                let mut leased = keys
+                    .iter()
+                    .filter(|kv| kv.lease.is_some())
+                    .collect::<Vec<_>>();
+                leased.sort_unstable_by_key(|kv| kv.create_revision);
+                if !leased.is_empty() {
+                    let key = &leased[nth as usize % leased.len()].key;
+                    drop(world.observer.delete(key).await);
+                }
+            }),
+        }
+    }
+
+    fn all(&self, act: impl Fn(&Faults)) {
+        self.members.iter().for_each(|member| act(&member.faults));
+    }
+
+    /// Does something when a while has passed.
+    fn later(self: &Arc<Self>, delay: Duration, act: impl FnOnce(&Self) + Send + 'static) {
+        self.aside(move |world| async move {
+            sleep(delay).await;
+            act(&world);
+        });
+    }
+
+    /// Runs what nothing happens to.
+    pub(crate) fn aside<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        act: impl FnOnce(Arc<Self>) -> F,
+    ) {
+        let task = act(Arc::clone(self));
+        self.scheduler.spawn(OUTSIDE, Box::pin(task));
+    }
+
+    /// Lets the clients go and waits until nothing of their doing is left: no lease, no task, no stream.
+    pub(crate) async fn nothing_left(&self) {
+        for member in &self.members {
+            drop(lock(&member.client).take());
+        }
+        let left = || async {
+            let leases = self.observer.leases().await.unwrap_or_default().len();
+            let mut left = vec![format!("{leases} leases")];
+            for member in &self.members {
+                let id = member.machine.id();
+                let tasks = self.scheduler.tasks(id);
+                let watches = member.faults.open_streams(CallKind::Watch);
+                let beats = member.faults.open_streams(CallKind::KeepAlive);
+                if tasks + watches + beats > 0 {
+                    left.push(format!(
+                        "client {id}: {tasks} tasks, {watches} watches, {beats} beats"
+                    ));
+                }
+            }
+            (leases > 0 || left.len() > 1).then(|| left.join("; "))
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(left) = left().await {
+            if Instant::now() >= deadline {
+                self.broken("I5", format_args!("left behind: {left}"));
+                return;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,26 @@
+//! Simulated schedules of every recipe.
+
+use proof::simulate::{explain, recipes, simulate};
+
+#[test]
+fn no_schedule_breaks_a_promise() {
+    let from = number("FROM").unwrap_or(0);
+    let seeds = number("SEEDS").unwrap_or(100);
+    for recipe in recipes() {
+        let mut sum = std::collections::BTreeMap::new();
+        for seed in from..from + seeds {
+            let outcome = simulate(recipe, seed);
+            if outcome.violation.is_some() {
+                panic!("{}", explain(recipe, seed));
+            }
+            for (what, count) in outcome.counts {
+                *sum.entry(what).or_insert(0) += count;
+            }
+        }
+        println!("{recipe}: {sum:?}");
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
