@@ -30,8 +30,7 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// How often what happened.
     pub counts: Counts,
-    /// A number that differs if anything did, if that was asked for.
-    pub digest: u64,
+    digest: u64,
 }
 
 /// The names of the recipes that can be simulated.
@@ -46,8 +45,16 @@ pub fn recipes() -> impl Iterator<Item = &'static str> {
 /// There is no such recipe.
 pub fn simulate(recipe: &str, seed: u64) -> Outcome {
     let schedule = Schedule::new(seed);
-    let trace = Keep::Nothing;
-    run(recipe, schedule, trace).0
+    run(recipe, schedule, Keep::Nothing).0
+}
+
+/// Runs one schedule of a recipe, and tells a number that differs if anything in it did.
+///
+/// # Panics
+///
+/// There is no such recipe.
+pub fn digest(recipe: &str, seed: u64) -> u64 {
+    run(recipe, Schedule::new(seed), Keep::Digest).0.digest
 }
 
 /// Runs a schedule that failed again and again with less of it, and tells what is left with the trace.

@@ -1,6 +1,6 @@
 //! Simulated schedules of every recipe.
 
-use proof::simulate::{explain, recipes, simulate};
+use proof::simulate::{digest, explain, recipes, simulate};
 
 #[test]
 fn no_schedule_breaks_a_promise() {
@@ -18,6 +18,19 @@ fn no_schedule_breaks_a_promise() {
             }
         }
         println!("{recipe}: {sum:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for recipe in recipes() {
+        for seed in 0..20 {
+            assert_eq!(
+                digest(recipe, seed),
+                digest(recipe, seed),
+                "{recipe} {seed}"
+            );
+        }
     }
 }
 

@@ -16,6 +16,7 @@
 //! - `run`: runs commands
 //! - `serve`: our server in a process of its own
 //! - `shared`: one etcd for all tests that are content with keys of their own
+//! - `simulate`: the recipes under random schedules of faults, in virtual time
 //! - `soak`: the server under load, for long
 //! - `test`: everything
 //! - `tools`: finds programs
@@ -33,6 +34,7 @@ mod races;
 mod run;
 mod serve;
 mod shared;
+mod simulate;
 mod soak;
 mod test;
 mod tools;
@@ -53,6 +55,8 @@ chores:
                     give the server random requests, connections and bodies
   soak [--minutes N]
                     run watchers and writers against the server, and watch its memory
+  simulate [--seeds N] [--from SEED] [--recipe NAME] [--trace]
+                    run the recipes under random schedules of faults, in virtual time
   crash [--rounds N] [--seed SEED]
                     kill servers at any moment, which must lose nothing that they told
   install --prefix DIR [--destdir DIR] [--debug]
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         ["gen", flags @ ..] => generate::generate(flags),
         ["interop"] => interop::all(),
         ["lint"] => lint::run_all(),
+        ["simulate", flags @ ..] => simulate::simulate(flags),
         ["soak", flags @ ..] => soak::soak(flags),
         ["test", filters @ ..] => test::run_all(filters),
         ["help" | "-h" | "--help"] => {

@@ -11,7 +11,8 @@ use std::{
 use futures_util::{FutureExt, StreamExt, future::Either};
 use quorate::{
     Client, Compare, Error, ErrorKind, Event, KeyRange, Leadership, LockGuard, Op, OpResult, Range,
-    Revision, Session, WatchRequest, backend::Backend,
+    Revision, Session, WatchRequest,
+    backend::{Backend, WatchStream},
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -70,7 +71,14 @@ impl Recipe for Hold {
     fn start(self: Arc<Self>, world: &Arc<World>) {
         world.aside({
             let this = Arc::clone(&self);
-            move |world| async move { this.audit(&world).await }
+            // The store answers at once.
+            let ledger = world.store.watch(WatchRequest::new(LEDGER)).now_or_never();
+            let ledger = ledger.and_then(Result::ok);
+            move |world| async move {
+                if let Some(watching) = ledger {
+                    this.audit(&world, watching.stream).await;
+                }
+            }
         });
         for client in 0..world.members.len() {
             for worker in 0..world.schedule.workers {
@@ -127,11 +135,8 @@ impl Recipe for Hold {
 impl Hold {
     /// Follows the ledger, of which every entry must be one more than the former, by a holder who is not
     /// older.
-    async fn audit(&self, world: &World) {
-        let Ok(mut watching) = world.store.watch(WatchRequest::new(LEDGER)).await else {
-            return;
-        };
-        while let Some(Ok(batch)) = watching.stream.next().await {
+    async fn audit(&self, world: &World, mut ledger: Box<dyn WatchStream>) {
+        while let Some(Ok(batch)) = ledger.next().await {
             for event in batch.events {
                 if let Event::Put { kv, .. } = event
                     && let Some(entry) = kv.value.as_str().and_then(Entry::parse)

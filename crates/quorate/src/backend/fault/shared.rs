@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::{
     call::{Call, CallKind, Calls, Fate, Partition},
@@ -19,8 +19,9 @@ use crate::{ErrorKind, Result};
 #[derive(Debug)]
 pub(super) struct Shared {
     state: Mutex<State>,
-    /// Touched with every change of the state.
-    changed: watch::Sender<()>,
+    /// Touched with every change of the state. It wakes in the order of waiting, so that the same test
+    /// is the same run.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +111,7 @@ impl Shared {
     pub(super) fn new() -> Self {
         Self {
             state: Mutex::default(),
-            changed: watch::Sender::default(),
+            changed: Notify::new(),
         }
     }
 
@@ -256,18 +257,19 @@ impl Shared {
                 .collect();
             (result, wakers)
         };
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
         wakers.into_iter().for_each(Waker::wake);
         result
     }
 
     pub(super) async fn wait<T>(&self, mut ready: impl FnMut(&State) -> Option<T>) -> T {
-        let mut changed = self.changed.subscribe();
         loop {
+            // Before the look: a change after it is not missed.
+            let changed = self.changed.notified();
             if let Some(result) = ready(&self.lock()) {
                 return result;
             }
-            changed.changed().await.expect("the sender is part of self");
+            changed.await;
         }
     }
 
