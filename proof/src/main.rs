@@ -13,6 +13,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use proof::simulate::{Counts, explain, recipes, simulate};
+use quorate::mutant::Mutant;
 
 /// Tries to break quorate's promises.
 #[derive(Parser)]
@@ -38,6 +39,9 @@ struct Simulate {
     /// This recipe alone.
     #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(recipes()))]
     recipe: Option<String>,
+    /// With this bug planted into the library, which is to be found.
+    #[arg(long, value_parser = mutant)]
+    mutant: Option<Mutant>,
     /// Print all that happens in the first schedule, and run no more.
     #[arg(long)]
     trace: bool,
@@ -49,13 +53,19 @@ fn main() -> ExitCode {
     }
 }
 
+fn mutant(name: &str) -> Result<Mutant, String> {
+    let named = |mutant: &Mutant| format!("{mutant:?}") == name;
+    let found = Mutant::ALL.into_iter().find(named);
+    found.ok_or_else(|| format!("there are {:?}", Mutant::ALL))
+}
+
 impl Simulate {
     fn run(&self) -> ExitCode {
         let mut broken = false;
         for recipe in recipes().filter(|name| self.recipe.as_deref().is_none_or(|one| one == *name))
         {
             if self.trace {
-                print!("{}", explain(recipe, self.from));
+                print!("{}", explain(recipe, self.from, self.mutant));
                 continue;
             }
             broken |= self.storms(recipe);
@@ -75,7 +85,7 @@ impl Simulate {
                 if seed >= self.from + self.seeds {
                     return;
                 }
-                let outcome = simulate(recipe, seed);
+                let outcome = simulate(recipe, seed, self.mutant);
                 let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
                 for (what, count) in outcome.counts {
                     *sum.entry(what).or_default() += count;
@@ -103,7 +113,7 @@ impl Simulate {
             failed.len()
         );
         if let Some(seed) = failed.keys().next() {
-            println!("{}", explain(recipe, *seed));
+            println!("{}", explain(recipe, *seed, self.mutant));
         }
         !failed.is_empty()
     }

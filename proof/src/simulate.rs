@@ -15,6 +15,8 @@ mod world;
 
 use std::sync::Arc;
 
+use quorate::mutant::{Mutant, plant};
+
 pub use self::world::{Counts, Violation};
 use self::{
     recipes::{RECIPES, Recipe},
@@ -38,14 +40,14 @@ pub fn recipes() -> impl Iterator<Item = &'static str> {
     RECIPES.iter().map(|(name, _)| *name)
 }
 
-/// Runs one schedule of a recipe.
+/// Runs one schedule of a recipe, on a library with a bug planted if one is given.
 ///
 /// # Panics
 ///
 /// There is no such recipe.
-pub fn simulate(recipe: &str, seed: u64) -> Outcome {
+pub fn simulate(recipe: &str, seed: u64, mutant: Option<Mutant>) -> Outcome {
     let schedule = Schedule::new(seed);
-    run(recipe, schedule, Keep::Nothing).0
+    run(recipe, schedule, mutant, Keep::Nothing).0
 }
 
 /// Runs one schedule of a recipe, and tells a number that differs if anything in it did.
@@ -54,22 +56,24 @@ pub fn simulate(recipe: &str, seed: u64) -> Outcome {
 ///
 /// There is no such recipe.
 pub fn digest(recipe: &str, seed: u64) -> u64 {
-    run(recipe, Schedule::new(seed), Keep::Digest).0.digest
+    run(recipe, Schedule::new(seed), None, Keep::Digest)
+        .0
+        .digest
 }
 
 /// Runs a schedule that failed again and again with less of it, and tells what is left with the trace.
-pub fn explain(recipe: &str, seed: u64) -> String {
-    let schedule = shrink(recipe, Schedule::new(seed));
-    let (outcome, text) = run(recipe, schedule.clone(), Keep::Text);
+pub fn explain(recipe: &str, seed: u64, mutant: Option<Mutant>) -> String {
+    let schedule = shrink(recipe, Schedule::new(seed), mutant);
+    let (outcome, text) = run(recipe, schedule.clone(), mutant, Keep::Text);
     let violation = outcome.violation.map(|violation| violation.to_string());
     let violation = violation.unwrap_or_else(|| "no promise is broken".to_owned());
     format!("recipe {recipe}, {schedule}\n{text}\n{violation}\n")
 }
 
 /// Leaves out of a schedule what its failure does not need.
-fn shrink(recipe: &str, schedule: Schedule) -> Schedule {
+fn shrink(recipe: &str, schedule: Schedule, mutant: Option<Mutant>) -> Schedule {
     let fails = |schedule: &Schedule| {
-        let (outcome, _) = run(recipe, schedule.clone(), Keep::Nothing);
+        let (outcome, _) = run(recipe, schedule.clone(), mutant, Keep::Nothing);
         outcome.violation.map(|violation| violation.invariant)
     };
     let Some(invariant) = fails(&schedule) else {
@@ -94,7 +98,7 @@ fn shrink(recipe: &str, schedule: Schedule) -> Schedule {
     least
 }
 
-fn run(recipe: &str, schedule: Schedule, keep: Keep) -> (Outcome, String) {
+fn run(recipe: &str, schedule: Schedule, mutant: Option<Mutant>, keep: Keep) -> (Outcome, String) {
     let (_, recipe) = RECIPES
         .into_iter()
         .find(|(name, _)| *name == recipe)
@@ -105,7 +109,8 @@ fn run(recipe: &str, schedule: Schedule, keep: Keep) -> (Outcome, String) {
         .build()
         .expect("a runtime without a driver for sockets");
     fastrand::seed(schedule.seed);
-    runtime.block_on(async {
+    plant(mutant);
+    let outcome = runtime.block_on(async {
         let trace = Trace::new(keep);
         let world = World::new(schedule, trace.clone());
         let recipe: Arc<dyn Recipe> = recipe();
@@ -118,5 +123,7 @@ fn run(recipe: &str, schedule: Schedule, keep: Keep) -> (Outcome, String) {
             digest: trace.digest(),
         };
         (outcome, trace.text())
-    })
+    });
+    plant(None);
+    outcome
 }

@@ -9,9 +9,9 @@ fn no_schedule_breaks_a_promise() {
     for recipe in recipes() {
         let mut sum = std::collections::BTreeMap::new();
         for seed in from..from + seeds {
-            let outcome = simulate(recipe, seed);
+            let outcome = simulate(recipe, seed, None);
             if outcome.violation.is_some() {
-                panic!("{}", explain(recipe, seed));
+                panic!("{}", explain(recipe, seed, None));
             }
             for (what, count) in outcome.counts {
                 *sum.entry(what).or_insert(0) += count;

@@ -13,7 +13,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     Compare, Election, Error, ErrorKind, Key, Leader, Leadership, Result, Revision, Session,
-    SessionState, claim::Holding, link::Link, retry::Backoff,
+    SessionState,
+    claim::Holding,
+    link::Link,
+    mutant::{Mutant, planted},
+    retry::Backoff,
 };
 
 /// How long a task may take to stop before that is reported.
@@ -428,6 +432,11 @@ where
     }
     state.send_if_modified(|state| tell(state, LeaderState::NoLeader));
     ending.cancel();
+    if planted(Mutant::TaskNotJoined) {
+        let _ = leadership.resign().await;
+        join(election, token, work).await;
+        return stop.is_cancelled().then_some(None);
+    }
     join(election, token, work).await;
     if stop.is_cancelled() && lost.now_or_never().is_none() {
         let _ = leadership.resign().await;

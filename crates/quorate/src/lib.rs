@@ -237,6 +237,10 @@ mod lease;
 mod link;
 mod lock;
 mod loss;
+#[cfg(feature = "testing")]
+pub mod mutant;
+#[cfg(not(feature = "testing"))]
+mod mutant;
 mod observation;
 mod observer;
 mod owner;

@@ -19,6 +19,7 @@ use crate::{
     Result, Revision, Runtime, Txn, TxnResult, WatchRequest,
     backend::{Backend, Beat, Watching},
     keeper::Keeper,
+    mutant::{Mutant, planted},
     sessions::Sessions,
     shared_watch::SharedWatches,
 };
@@ -179,9 +180,17 @@ impl Link {
         let writes = writes(&request);
         let linearizable = writes || !only_serializable(&request);
         let before = self.core.seen();
-        let result = self
+        let again = planted(Mutant::BlindRetry).then(|| request.clone());
+        let mut result = self
             .bounded("transaction", writes, self.backend.txn(request))
-            .await?;
+            .await;
+        if let Some(request) = again
+            && result.as_ref().is_err_and(Error::is_indefinite)
+        {
+            let txn = self.backend.txn(request);
+            result = self.bounded("transaction", writes, txn).await;
+        }
+        let result = result?;
         let checked = self
             .core
             .check(linearizable.then_some(before), result.header);

@@ -10,6 +10,7 @@ use crate::{
     WatchRequest,
     kv::page,
     link::Link,
+    mutant::{Mutant, planted},
     retry::Backoff,
     shared_watch::{SharedWatch, Taken},
     watch::{Feed, Resume, Signal},
@@ -197,6 +198,10 @@ impl Observation {
             if !matches!(start, Start::From(_)) || error.kind() == ErrorKind::Compacted {
                 return;
             }
+        }
+        if planted(Mutant::ResetMissed) {
+            self.position = Position::At(Start::Now);
+            return;
         }
         self.position = Position::At(Start::Snapshot);
         self.is_lost = true;

@@ -11,6 +11,7 @@ use crate::{
     Session, SessionState, Txn, TxnResult, WatchRequest,
     claim::{Claim, Hold, Wish},
     link::Link,
+    mutant::{Mutant, planted},
     retry::Backoff,
     session::closed,
     watch::{Feed, Resume, Signal},
@@ -221,6 +222,9 @@ impl Owner {
             tokio::select! {
                 biased;
                 changed = self.wishes.changed() => {
+                    if changed.is_err() && planted(Mutant::OrphanOnCancel) {
+                        return Ok(Parting::Leave);
+                    }
                     if changed.is_err() {
                         return Ok(Parting::Delete);
                     }
@@ -303,6 +307,9 @@ async fn linger(creation: Creation) {
 
 /// Completes when the key is seen deleted or replaced.
 async fn watch_own(link: &Link, hold: &Hold) -> Loss {
+    if planted(Mutant::OwnKeyUnwatched) {
+        return future::pending().await;
+    }
     let runtime = link.runtime();
     runtime.sleep_until(runtime.now() + UNWATCHED).await;
     let mut from = hold.token.next();

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     Client, Error, ErrorKind, LeaseId, Loss, Moment, Result, Runtime,
     link::{Link, Settings, bounded, lock},
+    mutant::{Mutant, planted},
     pulse::{Departure, Pulse},
 };
 
@@ -426,6 +427,11 @@ impl Inner {
         if matches!(timing.state, SessionState::Lost(_)) {
             return;
         }
+        let sent = if planted(Mutant::DeadlineFromReceipt) {
+            now
+        } else {
+            sent
+        };
         timing.ttl = ttl;
         timing.confirmed = timing.confirmed.max(sent);
         timing.deadline = timing.deadline.max(deadline(&self.settings, sent, ttl));
@@ -501,6 +507,9 @@ impl fmt::Debug for Inner {
 ///
 /// Both clocks may be off by the drift, ours slow and the server's fast, hence twice.
 pub(crate) fn deadline(settings: &Settings, sent: Moment, ttl: Duration) -> Moment {
+    if planted(Mutant::NoDriftMargin) {
+        return sent + ttl;
+    }
     let margin = settings
         .margin
         .unwrap_or_else(|| (ttl / 50).max(Duration::from_millis(50)));

@@ -10,13 +10,17 @@ use std::{
 use futures_core::{Stream, future::BoxFuture, stream::BoxStream};
 use futures_util::{
     StreamExt,
-    future::{Either, select},
+    future::{self, Either, select},
     stream,
 };
 
 use crate::{
     Client, Error, ErrorKind, Event, Header, KeyRange, Moment, Result, Revision, WatchBatch,
-    WatchRequest, backend::WatchStream, link::Link, retry::Backoff,
+    WatchRequest,
+    backend::WatchStream,
+    link::Link,
+    mutant::{Mutant, planted},
+    retry::Backoff,
 };
 
 /// How long a watch may be silent before it is asked for a sign of life.
@@ -257,7 +261,10 @@ impl Feed {
                     }
                     if self.resume == Resume::Exactly {
                         // A server that repeats itself after a reconnect is not repeated.
-                        batch.events.retain(|event| event.revision() >= self.next);
+                        let repeats = planted(Mutant::EventTwice);
+                        batch
+                            .events
+                            .retain(|event| repeats || event.revision() >= self.next);
                         if let Some(last) = batch.events.last() {
                             self.next = last.revision().next();
                         }
@@ -270,6 +277,7 @@ impl Feed {
                     self.open = None;
                     return Err(error);
                 }
+                _ if planted(Mutant::WatchNotResumed) => return future::pending().await,
                 broken => {
                     tracing::debug!(?broken, keys = %self.request.keys, "watch stream broke");
                     return Ok(self.broken());
@@ -285,7 +293,13 @@ impl Feed {
             runtime.sleep_until(not_before).await;
             self.not_before = None;
         }
-        let request = self.request.clone().start(self.next);
+        let next = match self.next {
+            Revision::ZERO => Revision::ZERO,
+            next if planted(Mutant::EventTwice) && self.cluster_id != 0 => next.previous(),
+            next if planted(Mutant::WatchResumedLate) && self.cluster_id != 0 => next.next(),
+            next => next,
+        };
+        let request = self.request.clone().start(next);
         let watching = self.link.watch(request).await?;
         self.open = Some(Open {
             stream: watching.stream,

@@ -6,6 +6,7 @@ use super::slot::{Goal, Slot};
 use crate::{
     Compare, EphemeralState, Event, Key, KeyValue, LeaseId, Op, OpResult, Put, Range, Revision,
     Session, Txn, TxnResult,
+    mutant::{Mutant, planted},
 };
 
 /// How often an owner is deposed before the one who takes over gives up.
@@ -168,6 +169,7 @@ impl Entry {
 
     pub(super) fn verdict(&self, lease: Option<LeaseId>) -> Verdict {
         match (&self.goal, self.known) {
+            (Some(_), Known::Foreign(_)) if planted(Mutant::HealOverAnother) => Verdict::Work,
             (Some(_), Known::Foreign(_)) if self.is_made() => Verdict::Conflict,
             (Some(_), Known::Foreign(_)) if self.evictions == 0 => Verdict::Taken,
             (Some(goal), Known::Present) if self.written == goal.number && self.lives_by(lease) => {
@@ -428,6 +430,9 @@ impl Own {
     /// A transaction for as long as the incarnation stands by its lease: in a store that was restored
     /// somebody else's may have its revisions.
     fn when_it_stands(&self, path: &Key) -> Txn {
+        if planted(Mutant::UnfencedRelease) {
+            return Txn::new();
+        }
         Txn::new()
             .when(Compare::create_revision(path).eq(self.created))
             .when(Compare::lease(path).eq(self.lease))
