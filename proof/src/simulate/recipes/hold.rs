@@ -1,6 +1,7 @@
 //! Locks and elections on one name, and a ledger that only the holder writes.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -40,6 +41,10 @@ struct Books {
     last: Revision,
     /// Who has to be told by the end of the instant that it holds no more, since that one holds.
     to_be_told: Vec<(Instant, Arc<Held>, Revision)>,
+    /// All who ever were told so.
+    told: Vec<Revision>,
+    /// At which revision whose key was deleted.
+    gone: BTreeMap<Revision, Revision>,
     /// What the ledger says.
     entry: Option<Entry>,
 }
@@ -72,10 +77,11 @@ impl Recipe for Hold {
         world.aside({
             let this = Arc::clone(&self);
             // The store answers at once.
-            let ledger = world.store.watch(WatchRequest::new(LEDGER)).now_or_never();
-            let ledger = ledger.and_then(Result::ok);
+            let all = WatchRequest::new(KeyRange::all()).prev_kv();
+            let all = world.store.watch(all).now_or_never();
+            let all = all.and_then(Result::ok);
             move |world| async move {
-                if let Some(watching) = ledger {
+                if let Some(watching) = all {
                     this.audit(&world, watching.stream).await;
                 }
             }
@@ -124,6 +130,7 @@ impl Recipe for Hold {
                 books.to_be_told.clear();
             }
             let sessions = self.queue_empties(&world).await;
+            self.keys_stood(&world);
             self.queue_works(&world).await;
             self.waiters_fail_at_once(&world).await;
             drop(sessions);
@@ -133,19 +140,26 @@ impl Recipe for Hold {
 }
 
 impl Hold {
-    /// Follows the ledger, of which every entry must be one more than the former, by a holder who is not
-    /// older.
-    async fn audit(&self, world: &World, mut ledger: Box<dyn WatchStream>) {
-        while let Some(Ok(batch)) = ledger.next().await {
+    /// Follows everything that is written and deleted.
+    async fn audit(&self, world: &World, mut changes: Box<dyn WatchStream>) {
+        while let Some(Ok(batch)) = changes.next().await {
             for event in batch.events {
-                if let Event::Put { kv, .. } = event
-                    && let Some(entry) = kv.value.as_str().and_then(Entry::parse)
-                {
-                    self.written(world, entry);
+                match event {
+                    Event::Put { kv, .. } => {
+                        if let Some(entry) = kv.value.as_str().and_then(Entry::parse) {
+                            self.written(world, entry);
+                        }
+                    }
+                    Event::Delete { prev, revision, .. } => {
+                        let created = prev.map(|kv| kv.create_revision).unwrap_or_default();
+                        lock(&self.books).gone.insert(created, revision);
+                    }
                 }
             }
         }
     }
+
+    /// Every entry of the ledger must be one more than the former, by a holder who is not older.
 
     fn written(&self, world: &World, entry: Entry) {
         let mut books = lock(&self.books);
@@ -203,6 +217,7 @@ impl Hold {
             }
         }
         books.last = books.last.max(token);
+        books.told.push(token);
         books.holds.push(Arc::clone(held));
     }
 
@@ -232,6 +247,24 @@ impl Hold {
         }
     }
 
+    /// Nobody was told that it holds whose key was gone when the last one before it left.
+    fn keys_stood(&self, world: &World) {
+        let books = lock(&self.books);
+        for token in &books.told {
+            let before = books.gone.range(..token).map(|(_, gone)| *gone).max();
+            if let (Some(gone), Some(before)) = (books.gone.get(token), before)
+                && *gone < before
+            {
+                world.broken(
+                    "I4",
+                    format_args!(
+                        "{token} held, whose key was gone at {gone}, before its turn at {before}"
+                    ),
+                );
+            }
+        }
+    }
+
     /// Everybody can still acquire.
     async fn queue_works(&self, world: &World) {
         for member in &world.members {
@@ -241,6 +274,7 @@ impl Hold {
                         Ok(guard) => return guard.release().await,
                         // Of a session that somebody began to make during the storm.
                         Err(error) if error.is_retryable() => {}
+                        Err(error) if error.kind() == ErrorKind::Lost => {}
                         Err(error) => return Err(error),
                     }
                 }
@@ -340,7 +374,10 @@ impl Worker {
             }
         };
         let steps = (random.u8(..4) == 0).then(|| random.u32(1..30));
-        let patience = Duration::from_millis(random.u64(1..8000));
+        let patience = match random.u8(..6) {
+            0 => Duration::MAX,
+            _ => Duration::from_millis(random.u64(1..8000)),
+        };
         timeout(patience, cut_after(steps, acquire))
             .await
             .ok()
