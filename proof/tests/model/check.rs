@@ -24,7 +24,13 @@ impl Protocol {
     /// Visits every state, and fails if one breaks a promise, or if a witness is missing.
     #[track_caller]
     pub(crate) fn exhaust(self) {
-        let protocol = Self { mirror: true, ..self };
+        let protocol = Self {
+            ticks: bound("HORIZON", self.ticks),
+            acquires: bound("ACQUIRES", self.acquires),
+            troubles: bound("TROUBLES", self.troubles),
+            mirror: true,
+            ..self
+        };
         let start = Instant::now();
         let checker = protocol.checker().threads(2).spawn_bfs().join();
         println!(
@@ -38,8 +44,9 @@ impl Protocol {
             match property.expectation {
                 Expectation::Sometimes => assert!(found.is_some(), "never: {}", property.name),
                 _ => {
-                    if let Some(path) = found {
-                        panic!("{}: {:#?}", property.name, path.into_actions());
+                    if found.is_some() {
+                        let steps = self.shortest(property.name);
+                        panic!("{} is broken in {steps} steps", property.name);
                     }
                 }
             }
@@ -73,6 +80,11 @@ impl Protocol {
         steps.len()
     }
 
+    /// With a value that is protected in this way.
+    pub(crate) fn of(self, value: Value) -> Self {
+        Self { value, ..self }
+    }
+
     pub(crate) fn with(self, mutant: Mutant) -> Self {
         Self {
             mutant: Some(mutant),
@@ -82,7 +94,7 @@ impl Protocol {
 }
 
 /// A bound that the environment may set.
-pub(crate) fn bound(name: &str, otherwise: u8) -> u8 {
+fn bound(name: &str, otherwise: u8) -> u8 {
     match std::env::var(name) {
         Ok(text) => text.parse().expect("a bound is a small number"),
         Err(_) => otherwise,

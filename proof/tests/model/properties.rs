@@ -22,45 +22,83 @@ pub(crate) const UPDATES: &str = "I17: no update is lost";
 /// empty promises.
 pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let mut all = vec![
-        always(VAIN, |protocol, state| !waits_in_vain(state) || !protocol.is_at_rest(state)),
-        always(ORPHAN, |protocol, state| !has_orphan(state) || !protocol.is_at_rest(state)),
+        always(VAIN, |protocol, state| {
+            !waits_in_vain(state) || !protocol.is_at_rest(state)
+        }),
+        always(ORPHAN, |protocol, state| {
+            !has_orphan(state) || !protocol.is_at_rest(state)
+        }),
         always(FAIR, |_, state| !state.wrong.overtaken),
         always(FINAL, |_, state| !state.wrong.revived),
         always(ONE_ENTRY, |_, state| !has_two_entries(state)),
         always(EXCLUSION, |_, state| believers(state) < 2),
         always(TOKENS, |_, state| !state.wrong.token_back),
         always(KEYLESS, |_, state| !state.wrong.keyless),
-        sometimes("a waiter waits behind a holder", |_, state| {
-            believers(state) == 1 && attempts(state).any(|(_, attempt)| waits(attempt))
-        }),
+        sometimes(
+            "at rest a waiter waits behind a holder",
+            |protocol, state| {
+                let waits = |attempt: &Attempt| matches!(attempt.phase, Phase::Waiting { .. });
+                let somebody_waits = attempts(state).any(|(_, attempt)| waits(attempt));
+                somebody_waits && believers(state) == 1 && protocol.is_at_rest(state)
+            },
+        ),
         sometimes("a guard outlives its lease, unnoticed", |_, state| {
             attempts(state).any(|(client, attempt)| {
                 matches!(attempt.phase, Phase::Holding { token } if !stands(state, token))
                     && !client.believes(attempt)
             })
         }),
-        sometimes("a session is prolonged late, by a clock that fell back", |_, state| {
-            let late = |client: &Client| {
-                client.beat.is_some_and(|beat| beat.answered && beat.slow && beat.age > 0)
-            };
-            state.clients.iter().any(late)
-        }),
-        sometimes("one holds twice, with another session", |_, state| {
-            attempts(state).any(|(client, attempt)| attempt.lease == 1 && client.believes(attempt))
-        }),
+        sometimes(
+            "one holds with another session than its first",
+            |_, state| {
+                attempts(state)
+                    .any(|(client, attempt)| attempt.lease == 1 && client.believes(attempt))
+            },
+        ),
     ];
+    if protocol.ticks > 2 {
+        all.extend(witnesses_of_time());
+    }
     if protocol.troubles > 0 {
         all.extend(witnesses_of_trouble());
     }
     if protocol.value != Value::Untouched {
         all.extend(of_values(protocol.value));
     }
-    if protocol.early {
+    if protocol.early && protocol.only.is_none() {
         // What nobody can promise then.
         all.retain(|property| ![EXCLUSION, TOKENS, KEYLESS].contains(&property.name));
-        all.push(sometimes("two believe to hold at once", |_, state| believers(state) == 2));
+        all.push(sometimes("two believe to hold at once", |_, state| {
+            believers(state) == 2
+        }));
     }
     all
+}
+
+fn witnesses_of_time() -> [Property<Protocol>; 2] {
+    [
+        sometimes(
+            "an answer to a beat is credited by a clock that fell back",
+            |_, state| {
+                let late =
+                    |client: &Client| client.beat.is_some_and(|beat| beat.answered && beat.slow);
+                state
+                    .clients
+                    .iter()
+                    .any(|client| client.is_live(client.lease) && late(client))
+            },
+        ),
+        sometimes(
+            "an answer to a beat comes for a lost session",
+            |_, state| {
+                let late = |client: &Client| client.beat.is_some_and(|beat| beat.answered);
+                state
+                    .clients
+                    .iter()
+                    .any(|client| client.session == Session::Lost && late(client))
+            },
+        ),
+    ]
 }
 
 fn witnesses_of_trouble() -> [Property<Protocol>; 3] {
@@ -71,30 +109,45 @@ fn witnesses_of_trouble() -> [Property<Protocol>; 3] {
                     && client.is_live(attempt.lease)
             })
         }),
-        sometimes("an acquisition is cancelled, and its key stands", |_, state| {
-            attempts(state).any(|(_, attempt)| {
+        sometimes(
+            "an acquisition is cancelled, and its key stands",
+            |_, state| {
+                attempts(state).any(|(_, attempt)| {
                 matches!(attempt.phase, Phase::Deleting { token } if stands(state, token))
             })
-        }),
-        sometimes("a key is made by a request that nobody awaits", |_, state| {
-            attempts(state).any(|(_, attempt)| {
-                matches!(attempt.phase, Phase::Lingering { told: true, .. }) && !attempt.stray_create
-            }) && has_orphan(state)
-        }),
+            },
+        ),
+        sometimes(
+            "a key is made by a request that nobody awaits",
+            |_, state| {
+                attempts(state).any(|(_, attempt)| {
+                    matches!(attempt.phase, Phase::Lingering { told: true, .. })
+                        && !attempt.stray_create
+                }) && has_orphan(state)
+            },
+        ),
     ]
 }
 
 fn of_values(value: Value) -> Vec<Property<Protocol>> {
     let mut of_values = vec![
         always(UPDATES, |_, state| !state.wrong.update_lost),
-        sometimes("a former holder's write comes after the next one's", |_, state| {
-            attempts(state).any(|(_, attempt)| matches!(attempt.work, Work::Sent { stale: true, .. }))
-        }),
-        sometimes("a former holder's write comes between the next one's reading and writing", |_, state| {
-            let fresh = |work| matches!(work, Work::Sent { stale: false, token } if !stands(state, token));
-            attempts(state).any(|(_, attempt)| fresh(attempt.work))
-                && attempts(state).any(|(_, attempt)| attempt.work == Work::Read { stale: false })
-        }),
+        sometimes(
+            "a former holder's write comes after the next one's",
+            |_, state| {
+                attempts(state)
+                    .any(|(_, attempt)| matches!(attempt.work, Work::Sent { stale: true, .. }))
+            },
+        ),
+        sometimes(
+            "a former holder's write comes between the next one's reading and writing",
+            |_, state| {
+                let fresh = |work| matches!(work, Work::Sent { stale: false, token } if !stands(state, token));
+                attempts(state).any(|(_, attempt)| fresh(attempt.work))
+                    && attempts(state)
+                        .any(|(_, attempt)| attempt.work == Work::Read { stale: false })
+            },
+        ),
     ];
     if value != Value::Sealed && value != Value::GatedWrites {
         // A gate elsewhere learns of the successor only when that one comes.
@@ -107,7 +160,8 @@ fn of_values(value: Value) -> Vec<Property<Protocol>> {
 pub(crate) fn judge(before: &State, after: &State) -> Wrong {
     let mut wrong = after.wrong;
     for (then, now) in before.clients.iter().zip(&after.clients) {
-        wrong.revived |= then.session == Session::Lost && matches!(now.session, Session::Live { .. });
+        wrong.revived |=
+            then.session == Session::Lost && matches!(now.session, Session::Live { .. });
         for (then, now) in then.attempts.iter().zip(&now.attempts) {
             let Phase::Holding { token } = now.phase else {
                 continue;
@@ -136,10 +190,6 @@ impl Client {
 
 fn stands(state: &State, token: u8) -> bool {
     state.server.queue.stands(token)
-}
-
-fn waits(attempt: &Attempt) -> bool {
-    matches!(attempt.phase, Phase::Waiting { .. })
 }
 
 fn believers(state: &State) -> usize {

@@ -59,17 +59,21 @@ pub(crate) enum Mutant {
     OrphanOnCancel,
     LateCreateNotAwaited,
     BlindRetry,
-    /// One key for all acquisitions of a session, and its deletion by name.
+    /// Whatever key has the name is deleted, whoever made it.
     DeleteByName,
-    /// One key for all acquisitions of a session.
-    SharedKey,
+    /// All acquisitions of a session have one name for their keys, one after the other.
+    SharedName,
+    /// Both.
+    SharedNameDeleted,
 }
 
 /// One step. The first number is the client, the second its attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Time passes; a client's clock may fall back by this tick.
-    Tick { slow: [bool; 2] },
+    Tick {
+        slow: [bool; 2],
+    },
 
     // What callers do.
     Open(usize),
@@ -176,24 +180,37 @@ impl Protocol {
     fn client_steps(&self, state: &State, c: usize, steps: &mut Vec<Step>) {
         let client = &state.clients[c];
         match (client.session, client.beat) {
-            (Session::None | Session::Lost, None) if client.acquires > 0 => {
+            (Session::None | Session::Lost, _) if client.acquires > 0 => {
                 if state.free_lease(c).is_some() {
                     steps.push(Step::Open(c));
                 }
             }
-            (Session::Live { .. }, None) => steps.push(Step::SendBeat(c)),
+            // One that is sent before any time has passed would prolong nothing.
+            (Session::Live { left, slow }, None)
+                if state.ticks > 0 && (left < self.reliable() || slow) =>
+            {
+                steps.push(Step::SendBeat(c));
+            }
             (Session::Live { .. }, Some(beat)) if beat.age > 0 => steps.push(Step::GiveUpBeat(c)),
             _ => {}
         }
         match client.beat {
-            Some(Beat { answered: false, .. }) => steps.push(Step::ServeBeat(c)),
+            Some(Beat {
+                answered: false, ..
+            }) => steps.push(Step::ServeBeat(c)),
             Some(Beat { answered: true, .. }) => steps.push(Step::Confirm(c)),
             None => {}
         }
         if let Session::Live { .. } = client.session {
             steps.push(Step::Close(c));
-            let wants = client.attempts.iter().any(|attempt| attempt.phase.is_wanted());
-            if client.acquires > 0 && !wants && state.free_attempt(c).is_some() {
+            let mut phases = client.attempts.iter().map(|attempt| attempt.phase);
+            let busy = match self.mutant {
+                Some(Mutant::SharedName | Mutant::SharedNameDeleted) => {
+                    phases.any(|phase| !matches!(phase, Phase::Unused | Phase::Over))
+                }
+                _ => phases.any(Phase::is_wanted),
+            };
+            if client.acquires > 0 && !busy && state.free_attempt(c).is_some() {
                 steps.push(Step::Acquire(c));
             }
         }

@@ -26,9 +26,12 @@ impl Protocol {
             self.lose_session(state, c);
             return;
         }
-        if lease.is_none() || !opening {
-            *lease = Some(self.ttl);
-        }
+        *lease = match client.session {
+            Session::Opening => lease.or(Some(self.ttl)),
+            Session::Live { .. } => Some(self.ttl),
+            // The revocation may come right behind it.
+            Session::None | Session::Lost => Some(0),
+        };
         if let Some(beat) = &mut client.beat {
             beat.answered = true;
         }
@@ -150,7 +153,7 @@ impl Protocol {
 
     /// Deletes the key on the condition that it has this create revision.
     pub(crate) fn delete_key(&self, state: &mut State, c: usize, n: usize, token: Rev) {
-        if self.is(Mutant::DeleteByName) {
+        if self.is(Mutant::DeleteByName) || self.is(Mutant::SharedNameDeleted) {
             state.remove_named(self.name(&state.clients[c].attempts[n], c, n));
         } else {
             state.remove_key(token);
@@ -184,7 +187,11 @@ impl Protocol {
         }
         state.wrong.update_lost |= stale;
         state.wrong.former_wrote |= token < state.latest;
-        for attempt in state.clients.iter_mut().flat_map(|client| &mut client.attempts) {
+        for attempt in state
+            .clients
+            .iter_mut()
+            .flat_map(|client| &mut client.attempts)
+        {
             if let Work::Read { stale } | Work::Sent { stale, .. } = &mut attempt.work {
                 *stale = true;
             }
@@ -194,7 +201,7 @@ impl Protocol {
     /// `Queue::new_key`
     fn name(&self, attempt: &Attempt, c: usize, n: usize) -> (u8, u8, u8) {
         let number = match self.mutant {
-            Some(Mutant::SharedKey | Mutant::DeleteByName) => 0,
+            Some(Mutant::SharedName | Mutant::SharedNameDeleted) => 0,
             _ => n,
         };
         (c as u8, attempt.lease, number as u8)
@@ -218,7 +225,11 @@ impl State {
             return;
         }
         self.server.queue.remove(rev);
-        for attempt in self.clients.iter_mut().flat_map(|client| &mut client.attempts) {
+        for attempt in self
+            .clients
+            .iter_mut()
+            .flat_map(|client| &mut client.attempts)
+        {
             if let Phase::Waiting { before, watch, .. } = &mut attempt.phase
                 && *before == rev
                 && *watch == Watch::Quiet

@@ -132,9 +132,14 @@ pub(crate) enum Work {
     #[default]
     None,
     /// It was read; `stale` if somebody else wrote since.
-    Read { stale: bool },
+    Read {
+        stale: bool,
+    },
     /// The write is on its way.
-    Sent { token: Rev, stale: bool },
+    Sent {
+        token: Rev,
+        stale: bool,
+    },
     Over,
 }
 
@@ -237,7 +242,11 @@ impl State {
         for entry in self.server.queue.0.iter_mut().flatten() {
             each(&mut entry.rev);
         }
-        for attempt in self.clients.iter_mut().flat_map(|client| &mut client.attempts) {
+        for attempt in self
+            .clients
+            .iter_mut()
+            .flat_map(|client| &mut client.attempts)
+        {
             match &mut attempt.phase {
                 Phase::Waiting { token, before, .. } => {
                     each(token);

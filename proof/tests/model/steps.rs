@@ -31,7 +31,9 @@ impl Protocol {
                 self.end(&mut state.clients[c].attempts[n]);
             }
             Step::Ask(c, n) => {
-                if let Phase::Waiting { watch, asking, .. } = &mut state.clients[c].attempts[n].phase {
+                if let Phase::Waiting { watch, asking, .. } =
+                    &mut state.clients[c].attempts[n].phase
+                {
                     *watch = Watch::Quiet;
                     *asking = true;
                 }
@@ -102,6 +104,9 @@ impl Protocol {
         }
         for c in 0..2 {
             let Client { session, beat, .. } = &mut state.clients[c];
+            if *session == Session::Lost {
+                continue;
+            }
             if slow[c] {
                 if let Session::Live { slow, .. } = session {
                     *slow = true;
@@ -136,8 +141,11 @@ impl Protocol {
     pub(crate) fn lose_session(&self, state: &mut State, c: usize) {
         let client = &mut state.clients[c];
         client.session = Session::Lost;
-        if !self.is(Mutant::LateAnswerRevives) {
-            client.beat = None;
+        if let Some(beat) = &mut client.beat
+            && !self.is(Mutant::LateAnswerRevives)
+        {
+            // Whatever answer comes, it is late: it does not matter how late.
+            (beat.age, beat.slow) = (0, false);
         }
         if let Some(left) = &mut state.server.leases[c][usize::from(client.lease)] {
             *left = 0;
@@ -150,13 +158,16 @@ impl Protocol {
         let Some(Beat { age, slow, .. }) = client.beat.take() else {
             return;
         };
+        if client.session == Session::Lost && !self.is(Mutant::LateAnswerRevives) {
+            return;
+        }
         let elapsed = match self.is(Mutant::DeadlineFromReceipt) {
             true => 0,
             false => age,
         };
         let left = self.reliable().saturating_sub(elapsed);
         if left == 0 {
-            // Too late to prolong anything; a session that is opening is lost by the clock already.
+            // Too late to prolong anything.
             return;
         }
         client.session = Session::Live { left, slow };
@@ -278,21 +289,29 @@ impl State {
         (0..2).find(|&lease| {
             let attempts = &self.clients[c].attempts;
             self.server.leases[c][lease].is_none()
-                && attempts
-                    .iter()
-                    .all(|attempt| attempt.phase == Phase::Unused || usize::from(attempt.lease) != lease)
+                && attempts.iter().all(|attempt| {
+                    attempt.phase == Phase::Unused || usize::from(attempt.lease) != lease
+                })
         })
     }
 
     pub(crate) fn free_attempt(&self, c: usize) -> Option<usize> {
         let attempts = &self.clients[c].attempts;
-        attempts.iter().position(|attempt| attempt.phase == Phase::Unused)
+        attempts
+            .iter()
+            .position(|attempt| attempt.phase == Phase::Unused)
     }
 
     /// Forgets what makes no difference any more.
     pub(crate) fn settle(&mut self) {
-        for attempt in self.clients.iter_mut().flat_map(|client| &mut client.attempts) {
-            if !matches!(attempt.phase, Phase::Holding { .. }) && !matches!(attempt.work, Work::Sent { .. }) {
+        for attempt in self
+            .clients
+            .iter_mut()
+            .flat_map(|client| &mut client.attempts)
+        {
+            if !matches!(attempt.phase, Phase::Holding { .. })
+                && !matches!(attempt.work, Work::Sent { .. })
+            {
                 attempt.work = Work::None;
             }
             let something_on_its_way =
@@ -301,15 +320,39 @@ impl State {
                 *attempt = Attempt::default();
             }
         }
+        if self.ticks == 0 {
+            self.stop_clocks();
+        }
         for c in 0..2 {
+            let has_key = self
+                .server
+                .queue
+                .iter()
+                .any(|entry| usize::from(entry.client) == c);
             let client = &mut self.clients[c];
             // Who has nothing to do any more cannot disturb others, nor be disturbed.
-            if client.acquires == 0 && client.attempts == <[Attempt; 2]>::default() {
+            if client.acquires == 0 && client.attempts == <[Attempt; 2]>::default() && !has_key {
                 *client = Client::default();
                 self.server.leases[c] = [None; 2];
             }
         }
         self.rank_revs();
+    }
+
+    /// When no time will pass any more it does not matter how much is left of it.
+    fn stop_clocks(&mut self) {
+        for left in self.server.leases.iter_mut().flatten().flatten() {
+            *left = (*left).min(1);
+        }
+        for Client { session, beat, .. } in &mut self.clients {
+            match (session, beat) {
+                (Session::Live { left, slow }, beat) => {
+                    (*left, *slow, *beat) = (1, false, None);
+                }
+                (Session::Opening, Some(beat)) => (beat.age, beat.slow) = (0, false),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -329,8 +372,12 @@ impl Step {
     /// For the reader of a counter-example.
     pub(crate) fn describe(self) -> String {
         match self {
-            Self::ServeCreate(c, n, Told::No) => format!("ServeCreate({c}, {n}), and the answer is lost"),
-            Self::ServeDelete(c, n, Told::No) => format!("ServeDelete({c}, {n}), and the answer is lost"),
+            Self::ServeCreate(c, n, Told::No) => {
+                format!("ServeCreate({c}, {n}), and the answer is lost")
+            }
+            Self::ServeDelete(c, n, Told::No) => {
+                format!("ServeDelete({c}, {n}), and the answer is lost")
+            }
             step => format!("{step:?}"),
         }
     }
