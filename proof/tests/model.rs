@@ -22,8 +22,8 @@
 //!
 //! - It is not the code: that the steps are those of the library was seen by reading.
 //! - Two clients, one name, one server: members are there only as answers that are too old. A client has
-//!   one session at a time, and one wanted acquisition; of each kind of request of an acquisition one copy
-//!   at a time that nobody awaits.
+//!   one session at a time and one older lease, one wanted acquisition and one that is being undone; of each
+//!   kind of request of an acquisition one copy at a time that nobody awaits.
 //! - Time comes in ticks: a lease has three, drift and margin together are one. Clocks only fall back: one
 //!   that runs ahead ends the belief sooner, and a server that is slow ends leases late.
 //! - Beats are sent at any time rather than at a third of the time to live. A read takes no time.
@@ -33,8 +33,8 @@
 //!
 //! # Bounds
 //!
-//! By default, on two threads of one otherwise idle machine of two cores (states that differ in the
-//! clients' names alone count once):
+//! By default, in the time of two processors together (states that differ in the clients' names alone count
+//! once):
 //!
 //! | test | ticks | acquisitions of each | troubles | states | processor time |
 //! | --- | --- | --- | --- | --- | --- |
@@ -48,7 +48,7 @@
 //! A trouble is an answer lost, a request doubled, a watch broken, a caller gone, a session closed, a key
 //! deleted by hand or a lease ended early; requests are late, and answers to beats lost, without counting.
 //! `HORIZON`, `ACQUIRES` and `TROUBLES` in the environment set the bounds of these tests, for as far as
-//! memory and patience go: `TROUBLES=3 cargo test -p proof --test model the_queue`.
+//! memory and patience go: `TROUBLES=3 cargo test -p proof --test model the_queue` visits 5.8 M states in 35 s.
 
 #[path = "model/check.rs"]
 mod check;

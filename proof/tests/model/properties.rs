@@ -178,14 +178,10 @@ pub(crate) fn judge(before: &State, after: &State) -> Wrong {
 }
 
 fn attempts(state: &State) -> impl Iterator<Item = (&Client, &Attempt)> {
-    let of_client = |client| Client::attempts_of(client);
-    state.clients.iter().flat_map(of_client)
-}
-
-impl Client {
-    fn attempts_of(&self) -> impl Iterator<Item = (&Self, &Attempt)> {
-        self.attempts.iter().map(move |attempt| (self, attempt))
-    }
+    state
+        .clients
+        .iter()
+        .flat_map(|client| client.attempts.iter().map(move |attempt| (client, attempt)))
 }
 
 fn stands(state: &State, token: u8) -> bool {

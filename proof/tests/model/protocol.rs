@@ -180,10 +180,10 @@ impl Protocol {
     fn client_steps(&self, state: &State, c: usize, steps: &mut Vec<Step>) {
         let client = &state.clients[c];
         match (client.session, client.beat) {
-            (Session::None | Session::Lost, _) if client.acquires > 0 => {
-                if state.free_lease(c).is_some() {
-                    steps.push(Step::Open(c));
-                }
+            (Session::None | Session::Lost, _)
+                if client.acquires > 0 && state.free_lease(c).is_some() =>
+            {
+                steps.push(Step::Open(c));
             }
             // One that is sent before any time has passed would prolong nothing.
             (Session::Live { left, slow }, None)
