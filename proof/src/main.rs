@@ -1,4 +1,10 @@
-//! `proof simulate` and `proof torture`, behind `cargo xtask`.
+//! `proof torture`, `proof check` and their kin, behind `cargo xtask`.
+
+mod check;
+mod history;
+mod torture;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -10,8 +16,35 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Runs recipes on a real cluster under faults, and checks what they saw.
+    Torture(torture::Options),
+    /// Checks the history of a run again.
+    Check(check::Options),
+    /// One process of a run.
+    #[command(hide = true)]
+    Worker(torture::worker::Options),
+    /// Becomes another program that dies with its parent.
+    #[command(hide = true)]
+    Launch(torture::launch::Options),
+    /// Keeps a network namespace.
+    #[command(hide = true)]
+    Namespace,
+}
 
-fn main() {
-    match Arguments::parse().command {}
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Torture(options) => torture::run(&options),
+        Command::Check(options) => check::run(&options),
+        Command::Worker(options) => torture::worker::run(&options),
+        Command::Launch(options) => torture::launch::run(&options),
+        Command::Namespace => torture::launch::keep_namespace(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("proof: {why}");
+            ExitCode::FAILURE
+        }
+    }
 }
