@@ -77,10 +77,7 @@ pub(crate) enum What {
     /// A leader was heard of for the first time.
     Leader { term: u64, member: usize },
     /// The store changed; the record's moment is when the first reference watch told.
-    Changed {
-        revision: i64,
-        changes: Vec<Change>,
-    },
+    Changed { revision: i64, changes: Vec<Change> },
     /// A reference watch told something else than another one, or left something out.
     Contradiction { text: String },
     /// No fault follows.
@@ -136,10 +133,7 @@ pub(crate) enum What {
     /// A watch or an observer begins, of the keys with this prefix.
     Watching { prefix: String },
     /// Changes of one revision were told.
-    Told {
-        revision: i64,
-        changes: Vec<Change>,
-    },
+    Told { revision: i64, changes: Vec<Change> },
     /// History was lost: these are all keys now.
     Reset {
         revision: i64,
@@ -225,7 +219,9 @@ impl Log {
     pub(crate) fn note_at(&mut self, at: Stamp, what: What) {
         let mut line = serde_json::to_vec(&Record { at, what }).expect("a record is plain data");
         line.push(b'\n');
-        self.file.write_all(&line).expect("the history can be written");
+        self.file
+            .write_all(&line)
+            .expect("the history can be written");
     }
 }
 
@@ -251,7 +247,9 @@ impl History {
         let entries = fs::read_dir(directory).map_err(|error| error.to_string())?;
         for entry in entries {
             let path = entry.map_err(|error| error.to_string())?.path();
-            let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+            let stem = path
+                .file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned());
             let (Some(process), Some("jsonl")) = (stem, path.extension().and_then(|e| e.to_str()))
             else {
                 continue;
@@ -302,7 +300,9 @@ mod tests {
             counter: "c".to_owned(),
             token: 7,
             called: 1,
-            outcome: Outcome::Unknown { error: "e".to_owned() },
+            outcome: Outcome::Unknown {
+                error: "e".to_owned(),
+            },
         };
         log.note_at(5, what.clone());
         log.note_at(4, What::Quiet);

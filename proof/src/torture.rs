@@ -99,7 +99,9 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let members = usize::from(options.members);
     // Before there is another thread: a namespace is a thread's.
     let network = Network::new(members, options.proxies)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let torture = torture(options, network, &directory);
     LocalSet::new().block_on(&runtime, torture)?;
@@ -137,7 +139,12 @@ async fn torture(options: &Options, mut network: Network, directory: &Path) -> R
         let watch = Rc::clone(&reference);
         let followed = endpoint.clone();
         spawn_local(async move { watch.follow(followed).await });
-        spawn_local(follow_leader(Rc::clone(&log), Rc::clone(&newest), member, endpoint));
+        spawn_local(follow_leader(
+            Rc::clone(&log),
+            Rc::clone(&newest),
+            member,
+            endpoint,
+        ));
     }
     let (of_members, of_clients, skewed) = kinds(options, &network);
     let plan = plan(options, directory, skewed);

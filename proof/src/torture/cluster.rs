@@ -53,7 +53,12 @@ impl Cluster {
         directory: &Path,
     ) -> Result<Self, String> {
         let data = memory()
-            .and_then(|memory| tempfile::Builder::new().prefix("etcd-").tempdir_in(memory).ok())
+            .and_then(|memory| {
+                tempfile::Builder::new()
+                    .prefix("etcd-")
+                    .tempdir_in(memory)
+                    .ok()
+            })
             .map_or_else(tempfile::tempdir, Ok)
             .map_err(|error| format!("a directory for data: {error}"))?;
         let places = places(members, network)?;
@@ -76,7 +81,10 @@ impl Cluster {
         let deadline = Instant::now() + PATIENCE;
         for index in 0..members {
             while !sees_leader(cluster.endpoint(index)).await {
-                let has_ended = cluster.members[index].process.as_mut().is_some_and(Process::has_ended);
+                let has_ended = cluster.members[index]
+                    .process
+                    .as_mut()
+                    .is_some_and(Process::has_ended);
                 if has_ended || Instant::now() > deadline {
                     return Err(format!("etcd does not start: see {}", directory.display()));
                 }
@@ -88,7 +96,10 @@ impl Cluster {
 
     /// Where each member is reached.
     pub(crate) fn endpoints(&self) -> Vec<String> {
-        self.members.iter().map(|member| member.endpoint.clone()).collect()
+        self.members
+            .iter()
+            .map(|member| member.endpoint.clone())
+            .collect()
     }
 
     pub(crate) fn endpoint(&self, index: usize) -> &str {
@@ -108,11 +119,18 @@ impl Cluster {
     pub(crate) fn restart(&mut self, index: usize) -> Result<(), String> {
         let member = &mut self.members[index];
         member.process = None;
-        let log = OpenOptions::new().create(true).append(true).open(&member.log);
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&member.log);
         let log = log.map_err(|error| format!("{}: {error}", member.log.display()))?;
         let copy = log.try_clone().map_err(|error| error.to_string())?;
         let mut command = launch(&member.program, member.beside);
-        command.args(&member.flags).stdin(Stdio::null()).stdout(log).stderr(copy);
+        command
+            .args(&member.flags)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(copy);
         member.process = Some(Process::spawn(&mut command)?);
         Ok(())
     }
@@ -136,7 +154,9 @@ pub(crate) async fn connect(endpoint: &str, timeout: Duration) -> Client {
         .expect("an endpoint is an address")
         .timeout(timeout)
         .attempt_timeout(timeout);
-    Client::connect(options).await.expect("no connection is made yet")
+    Client::connect(options)
+        .await
+        .expect("no connection is made yet")
 }
 
 /// Whether a member sees a leader.
@@ -152,7 +172,9 @@ pub(crate) fn version(etcd: &Path) -> Result<String, String> {
         .output()
         .map_err(|error| format!("{}: {error}", etcd.display()))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let version = text.lines().find_map(|line| line.strip_prefix("etcd Version: "));
+    let version = text
+        .lines()
+        .find_map(|line| line.strip_prefix("etcd Version: "));
     let version = version.ok_or_else(|| format!("{} tells no version", etcd.display()))?;
     Ok(version.trim().to_owned())
 }
@@ -160,7 +182,9 @@ pub(crate) fn version(etcd: &Path) -> Result<String, String> {
 /// Whether this version lets a leader that was deposed unawares end leases which live. Fixed in 3.4.31
 /// and 3.5.13 (etcd issue 15247).
 pub(crate) fn revokes_early(version: &str) -> bool {
-    let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    let mut numbers = version
+        .split(['.', '-'])
+        .map(|number| number.parse::<u32>().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
     match (next(), next(), next()) {
         (3, 4, patch) => patch < 31,
@@ -178,7 +202,9 @@ struct Place {
 fn places(members: usize, network: &Network) -> Result<Vec<Place>, String> {
     // Ports that are free are bound all at once, so that no two are the same.
     let free: Vec<_> = (0..2 * members)
-        .map(|_| TcpListener::bind("127.0.0.1:0").and_then(|bound| Ok((bound.local_addr()?, bound))))
+        .map(|_| {
+            TcpListener::bind("127.0.0.1:0").and_then(|bound| Ok((bound.local_addr()?, bound)))
+        })
         .collect::<Result<_, _>>()
         .map_err(|error| format!("free ports: {error}"))?;
     let place = |index: usize| match network.address(index) {

@@ -106,7 +106,9 @@ async fn kill(
     let first = victim(world, nemesis).await;
     let members = world.cluster.borrow().len();
     let count = if majority { members / 2 + 1 } else { 1 };
-    let victims: Vec<_> = (first..first + count).map(|member| member % members).collect();
+    let victims: Vec<_> = (first..first + count)
+        .map(|member| member % members)
+        .collect();
     let fault = nemesis.began(world, kind, format!("members {victims:?}"));
     for &member in &victims {
         world.cluster.borrow_mut().kill(member);
@@ -187,7 +189,11 @@ async fn disk(kind: Kind, world: &World, nemesis: &mut Nemesis) -> Result<(), St
         let any = victim(world, nemesis).await;
         (world.leader().await.unwrap_or(any), 6_000, 6_500)
     } else {
-        (victim(world, nemesis).await, nemesis.random.u64(50..400), 3_000)
+        (
+            victim(world, nemesis).await,
+            nemesis.random.u64(50..400),
+            3_000,
+        )
     };
     let Some(pid) = world.cluster.borrow().pid(member) else {
         return Ok(());
@@ -218,7 +224,11 @@ async fn disk(kind: Kind, world: &World, nemesis: &mut Nemesis) -> Result<(), St
 async fn compact(world: &World, nemesis: &mut Nemesis) -> Result<(), String> {
     let member = victim(world, nemesis).await;
     let revision = world.reference.revision();
-    let fault = nemesis.began(world, Kind::Compact, format!("to {revision}, member {member}"));
+    let fault = nemesis.began(
+        world,
+        Kind::Compact,
+        format!("to {revision}, member {member}"),
+    );
     let client = world.client().await;
     let _ = client.compact(revision, nemesis.random.bool()).await;
     world.etcdctl(member, &["defrag"]).await?;
@@ -232,7 +242,9 @@ async fn fill(world: &World, nemesis: &mut Nemesis) -> Result<(), String> {
     let client = world.client().await;
     let patience = Instant::now() + Duration::from_secs(10);
     for number in 0.. {
-        let put = client.put(format!("fill/{number}"), vec![b'x'; 1 << 20]).await;
+        let put = client
+            .put(format!("fill/{number}"), vec![b'x'; 1 << 20])
+            .await;
         let is_full = put.is_err_and(|error| !error.is_retryable());
         if is_full || Instant::now() > patience {
             break;
@@ -280,7 +292,10 @@ async fn kill_worker(world: &World, nemesis: &mut Nemesis) -> Result<(), String>
     world.workers.borrow_mut().kill(number);
     sleep(nemesis.between(100, 2000)).await;
     let network = world.network.borrow();
-    world.workers.borrow_mut().restart(number, &network, &mut nemesis.random)?;
+    world
+        .workers
+        .borrow_mut()
+        .restart(number, &network, &mut nemesis.random)?;
     fault.ended(world);
     Ok(())
 }
@@ -321,5 +336,7 @@ pub(crate) fn find_strace() -> Option<std::path::PathBuf> {
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .status();
-    status.is_ok_and(|status| status.success()).then(|| strace.to_owned())
+    status
+        .is_ok_and(|status| status.success())
+        .then(|| strace.to_owned())
 }

@@ -40,8 +40,14 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let namespace = File::open(&path).map_err(|error| format!("{path}: {error}"))?;
         setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|error| format!("{path}: {error}"))?;
     }
-    let (program, arguments) = options.command.split_first().ok_or("no program to launch")?;
-    Err(format!("{program}: {}", Command::new(program).args(arguments).exec()))
+    let (program, arguments) = options
+        .command
+        .split_first()
+        .ok_or("no program to launch")?;
+    Err(format!(
+        "{program}: {}",
+        Command::new(program).args(arguments).exec()
+    ))
 }
 
 /// Has the kernel kill this process when its parent dies.
@@ -86,7 +92,9 @@ impl Process {
     /// Spawns what [`launch`] described.
     pub(crate) fn spawn(command: &mut Command) -> Result<Self, String> {
         let shown = format!("{command:?}");
-        let child = command.spawn().map_err(|error| format!("{shown}: {error}"))?;
+        let child = command
+            .spawn()
+            .map_err(|error| format!("{shown}: {error}"))?;
         Ok(Self { child })
     }
 
@@ -141,7 +149,10 @@ impl Drop for Process {
 pub(crate) fn namespace() -> Result<Process, String> {
     let this = env::current_exe().map_err(|error| error.to_string())?;
     let mut command = launch(&this, None);
-    command.arg("namespace").stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .arg("namespace")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut process = Process::spawn(&mut command)?;
     match process.first_line()?.trim() {
         "ready" => Ok(process),

@@ -70,6 +70,9 @@ pub(crate) struct Fault(u64);
 impl Fault {
     /// Notes that it has ended.
     pub(crate) fn ended(self, world: &World) {
-        world.log.borrow_mut().note(What::FaultEnded { fault: self.0 });
+        world
+            .log
+            .borrow_mut()
+            .note(What::FaultEnded { fault: self.0 });
     }
 }

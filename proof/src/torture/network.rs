@@ -119,7 +119,11 @@ impl Namespaces {
         ip("link add hub type bridge", None)?;
         ip(&format!("address add {HUB}/24 dev hub"), None)?;
         ip("link set hub up", None)?;
-        let keep = |count| (0..count).map(|_| namespace()).collect::<Result<Vec<_>, _>>();
+        let keep = |count| {
+            (0..count)
+                .map(|_| namespace())
+                .collect::<Result<Vec<_>, _>>()
+        };
         let namespaces = Self {
             members: keep(members)?,
             clients: keep(GROUPS)?,
@@ -158,7 +162,10 @@ impl Namespaces {
 
     fn heal(&self, from: Node, to: Node) -> Result<(), String> {
         let to = address(to);
-        ip(&format!("neighbour del {to} dev wire"), Some(self.keeper(from)))
+        ip(
+            &format!("neighbour del {to} dev wire"),
+            Some(self.keeper(from)),
+        )
     }
 }
 

@@ -56,7 +56,9 @@ impl Reference {
     /// Takes note of a revision, or compares it with what is known.
     fn note(&self, revision: Revision, changes: Vec<Change>, endpoint: &str) {
         let mut told = self.told.borrow_mut();
-        let index = usize::try_from(revision.0).unwrap_or(0).saturating_sub(FIRST);
+        let index = usize::try_from(revision.0)
+            .unwrap_or(0)
+            .saturating_sub(FIRST);
         let text = match told.get(index) {
             Some(known) if *known == changes => return,
             Some(known) => format!("{endpoint} tells {changes:?} of {revision}, not {known:?}"),

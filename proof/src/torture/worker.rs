@@ -82,15 +82,21 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let _ = io::stdin().read(&mut [0]);
         drop(stop);
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| error.to_string())?.block_on(work(options, stopping))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|error| error.to_string())?
+        .block_on(work(options, stopping))
 }
 
 async fn work(options: &Options, stopping: watch::Receiver<()>) -> Result<(), String> {
     let ttl = Duration::from_secs(options.ttl);
     let address = ConnectOptions::parse(&options.endpoints).map_err(|error| error.to_string())?;
     let address = address.session_ttl(ttl).holder(&options.process);
-    let client = Client::connect(address).await.map_err(|error| error.to_string())?;
+    let client = Client::connect(address)
+        .await
+        .map_err(|error| error.to_string())?;
     let log = Log::open(&options.directory, &options.process).map_err(|error| error.to_string())?;
     let desk = Desk {
         client,
@@ -113,7 +119,9 @@ async fn work(options: &Options, stopping: watch::Receiver<()>) -> Result<(), St
         Role::Register => register::registers(&desk).await,
     }
     if let Err(error) = desk.client.close().await {
-        desk.note(What::Unexpected { text: format!("close: {error}") });
+        desk.note(What::Unexpected {
+            text: format!("close: {error}"),
+        });
     }
     desk.note(What::Stopped);
     Ok(())
@@ -166,9 +174,12 @@ impl Desk {
             )
             || error.to_string().contains("space");
         if !by_fault {
-            self.note(What::Unexpected { text: format!("{what}: {error} ({:?})", error.kind()) });
+            self.note(What::Unexpected {
+                text: format!("{what}: {error} ({:?})", error.kind()),
+            });
         }
-        self.rest(Duration::from_millis(50), Duration::from_millis(250)).await;
+        self.rest(Duration::from_millis(50), Duration::from_millis(250))
+            .await;
     }
 }
 

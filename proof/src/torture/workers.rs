@@ -90,7 +90,9 @@ impl Workers {
             log,
             all: Vec::new(),
         };
-        let roles = ROLES.iter().flat_map(|(role, count)| (0..*count).map(|index| (*role, index)));
+        let roles = ROLES
+            .iter()
+            .flat_map(|(role, count)| (0..*count).map(|index| (*role, index)));
         for (number, (role, index)) in roles.enumerate() {
             let group = number % GROUPS;
             let endpoints = network.endpoints(group, members).await?.join(",");
@@ -183,7 +185,12 @@ impl Workers {
         random: &mut fastrand::Rng,
     ) -> Result<(), String> {
         let told = |error: std::io::Error| error.to_string();
-        let Plan { directory, ttl, rates, shim } = &self.plan;
+        let Plan {
+            directory,
+            ttl,
+            rates,
+            shim,
+        } = &self.plan;
         let worker = &mut self.all[number];
         let name = worker.name();
         let this = env::current_exe().map_err(told)?;
@@ -203,7 +210,9 @@ impl Workers {
         let rate = match shim {
             Some(shim) => {
                 let rate = rates[random.usize(..rates.len())];
-                command.env("LD_PRELOAD", shim).env("QUORATE_CLOCK_RATE", rate.to_string());
+                command
+                    .env("LD_PRELOAD", shim)
+                    .env("QUORATE_CLOCK_RATE", rate.to_string());
                 rate
             }
             None => 1.0,

@@ -15,7 +15,11 @@ const NAME: &str = "lead";
 
 /// Campaigns, leads for a while and resigns, again and again.
 pub(super) async fn candidate(desk: &Desk) {
-    let election = desk.client.election(NAME).value(&desk.process).ttl(desk.ttl);
+    let election = desk
+        .client
+        .election(NAME)
+        .value(&desk.process)
+        .ttl(desk.ttl);
     while !desk.is_stopping() {
         let asked = now();
         let mut leadership = match desk.unless_stopping(election.campaign()).await {
@@ -27,7 +31,11 @@ pub(super) async fn candidate(desk: &Desk) {
             }
         };
         let token = leadership.token().0;
-        desk.note(What::Acquired { hold: NAME.to_owned(), token, asked });
+        desk.note(What::Acquired {
+            hold: NAME.to_owned(),
+            token,
+            asked,
+        });
         let belief = Belief {
             desk,
             hold: NAME,
@@ -42,12 +50,18 @@ pub(super) async fn candidate(desk: &Desk) {
         let over = Cell::new(false);
         tokio::join!(
             async {
-                belief.keep(between(millis(100), desk.ttl * 2), || leadership.is_held()).await;
+                belief
+                    .keep(between(millis(100), desk.ttl * 2), || leadership.is_held())
+                    .await;
                 over.set(true);
             },
             counter.raise_until(&over),
         );
-        belief.end(leadership.loss().map_or("resigned".to_owned(), |loss| format!("{loss:?}")));
+        belief.end(
+            leadership
+                .loss()
+                .map_or("resigned".to_owned(), |loss| format!("{loss:?}")),
+        );
         if let Err(error) = leadership.resign().await {
             desk.failed("resign", &error).await;
         }
@@ -79,7 +93,11 @@ pub(super) async fn elector(desk: &Desk) {
 
 async fn lead(desk: &Desk, term: &Term, asked: u64) {
     let token = term.token().0;
-    desk.note(What::Acquired { hold: NAME.to_owned(), token, asked });
+    desk.note(What::Acquired {
+        hold: NAME.to_owned(),
+        token,
+        asked,
+    });
     let belief = Belief {
         desk,
         hold: NAME,
@@ -90,7 +108,9 @@ async fn lead(desk: &Desk, term: &Term, asked: u64) {
     let over = Cell::new(false);
     tokio::join!(
         async {
-            belief.keep(between(millis(100), desk.ttl * 2), || term.is_held()).await;
+            belief
+                .keep(between(millis(100), desk.ttl * 2), || term.is_held())
+                .await;
             over.set(true);
         },
         counter.raise_until(&over),

@@ -19,7 +19,10 @@ pub(super) async fn keys(desk: &Desk) {
 async fn key(desk: &Desk, number: usize) {
     let name = format!("eph/{}-{number}", desk.process);
     while !desk.is_stopping() {
-        match desk.unless_stopping(desk.client.ephemeral(&name).create("0")).await {
+        match desk
+            .unless_stopping(desk.client.ephemeral(&name).create("0"))
+            .await
+        {
             None => return,
             Some(Ok(key)) => {
                 let values = async {
@@ -54,7 +57,10 @@ async fn instance(desk: &Desk, number: usize) {
     let name = format!("{SERVICE}/{id}");
     let address = |serial: u32| Instance::new(format!("{id}:{serial}"));
     while !desk.is_stopping() {
-        match desk.unless_stopping(service.register(&id, address(0))).await {
+        match desk
+            .unless_stopping(service.register(&id, address(0)))
+            .await
+        {
             None => return,
             Some(Ok(mut registration)) => {
                 let states = registration.states();
@@ -105,7 +111,9 @@ async fn note_while(
 }
 
 async fn give_up(desk: &Desk, key: &str, release: impl Future<Output = Result<()>>) {
-    desk.note(What::GivenUp { key: key.to_owned() });
+    desk.note(What::GivenUp {
+        key: key.to_owned(),
+    });
     if let Err(error) = release.await {
         desk.failed("release", &error).await;
     }

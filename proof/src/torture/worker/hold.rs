@@ -57,7 +57,9 @@ async fn hold(desk: &Desk, name: &str, guard: &LockGuard, time: Duration) {
         },
         counter.raise_until(&over),
     );
-    let how = guard.loss().map_or("released".to_owned(), |loss| format!("{loss:?}"));
+    let how = guard
+        .loss()
+        .map_or("released".to_owned(), |loss| format!("{loss:?}"));
     belief.end(how);
 }
 
@@ -187,7 +189,9 @@ impl<'a> Counter<'a> {
             format!("{number} {} {}-{mark:x}", self.token, self.desk.process)
         });
         let outcome = match raised.await {
-            Ok(revision) => Outcome::Written { revision: revision.0 },
+            Ok(revision) => Outcome::Written {
+                revision: revision.0,
+            },
             Err(error) => failure(&error),
         };
         self.desk.note(What::Raised {
@@ -196,12 +200,19 @@ impl<'a> Counter<'a> {
             called,
             outcome,
         });
-        let _ = self.desk.client.put(&self.plain, self.token.to_string()).await;
+        let _ = self
+            .desk
+            .client
+            .put(&self.plain, self.token.to_string())
+            .await;
     }
 }
 
 /// The number in a counter's value.
 fn number(kv: &KeyValue) -> u64 {
     let text = kv.value.as_str().unwrap_or_default();
-    text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    text.split(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
 }

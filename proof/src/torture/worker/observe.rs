@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::StreamExt;
-use quorate::{
-    ErrorKind, Event, KeyRange, KeyValue, Observed, Range, Revision, WatchRequest,
-};
+use quorate::{ErrorKind, Event, KeyRange, KeyValue, Observed, Range, Revision, WatchRequest};
 
 use super::Desk;
 use crate::history::{Change, What};
@@ -25,7 +23,9 @@ pub(super) async fn observe(desk: &Desk) {
                     told(desk, changes.revision(), changes.events());
                 }
                 Err(error) => {
-                    desk.note(What::Unexpected { text: format!("observer: {error}") });
+                    desk.note(What::Unexpected {
+                        text: format!("observer: {error}"),
+                    });
                     return;
                 }
             }
@@ -50,7 +50,9 @@ pub(super) async fn watch(desk: &Desk) {
                 }
                 Err(error) if error.kind() == ErrorKind::Compacted => break,
                 Err(error) => {
-                    desk.note(What::Unexpected { text: format!("watch: {error}") });
+                    desk.note(What::Unexpected {
+                        text: format!("watch: {error}"),
+                    });
                     return;
                 }
             }
@@ -76,7 +78,9 @@ async fn read(desk: &Desk) -> Option<Revision> {
 }
 
 fn begin(desk: &Desk) {
-    desk.note(What::Watching { prefix: PREFIX.to_owned() });
+    desk.note(What::Watching {
+        prefix: PREFIX.to_owned(),
+    });
 }
 
 fn told(desk: &Desk, revision: Revision, events: &[Event]) {
@@ -87,9 +91,14 @@ fn told(desk: &Desk, revision: Revision, events: &[Event]) {
 }
 
 fn reset(desk: &Desk, revision: Revision, kvs: Vec<KeyValue>) {
-    let keys: BTreeMap<_, _> =
-        kvs.iter().map(|kv| (text(&kv.key), text(&kv.value))).collect();
-    desk.note(What::Reset { revision: revision.0, keys });
+    let keys: BTreeMap<_, _> = kvs
+        .iter()
+        .map(|kv| (text(&kv.key), text(&kv.value)))
+        .collect();
+    desk.note(What::Reset {
+        revision: revision.0,
+        keys,
+    });
 }
 
 /// A change as it is written down. Values that only fill the store are cut short.

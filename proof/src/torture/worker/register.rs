@@ -25,19 +25,32 @@ async fn work(desk: &Desk, task: usize) {
         let action = match fastrand::u8(..3) {
             0 => Action::Read,
             1 => Action::Write { value },
-            _ => Action::Swap { expected: known.clone(), value },
+            _ => Action::Swap {
+                expected: known.clone(),
+                value,
+            },
         };
         let called = now();
         let outcome = perform(desk, &key, &action).await;
         let outcome = outcome.unwrap_or_else(|error| failure(&error));
         match (&action, &outcome) {
-            (_, Outcome::Read { value: Some(value), .. }) => known.clone_from(value),
+            (
+                _,
+                Outcome::Read {
+                    value: Some(value), ..
+                },
+            ) => known.clone_from(value),
             (Action::Write { value } | Action::Swap { value, .. }, Outcome::Written { .. }) => {
                 known.clone_from(value);
             }
             _ => {}
         }
-        desk.note(What::Operation { key, called, action, outcome });
+        desk.note(What::Operation {
+            key,
+            called,
+            action,
+            outcome,
+        });
         desk.rest(millis(2), millis(60)).await;
     }
 }
@@ -47,10 +60,12 @@ async fn perform(desk: &Desk, key: &str, action: &Action) -> Result<Outcome> {
         Action::Read => {
             let range = desk.client.range(Range::new(key)).await?;
             Ok(read(&range, range.header.revision))
-        },
+        }
         Action::Write { value } => {
             let revision = desk.client.put(key, value).await?;
-            Ok(Outcome::Written { revision: revision.0 })
+            Ok(Outcome::Written {
+                revision: revision.0,
+            })
         }
         Action::Swap { expected, value } => {
             let swap = desk
@@ -64,7 +79,9 @@ async fn perform(desk: &Desk, key: &str, action: &Action) -> Result<Outcome> {
             let revision = swap.header.revision;
             Ok(match swap.results.first() {
                 Some(OpResult::Range(range)) => read(range, revision),
-                _ => Outcome::Written { revision: revision.0 },
+                _ => Outcome::Written {
+                    revision: revision.0,
+                },
             })
         }
     }
@@ -72,6 +89,12 @@ async fn perform(desk: &Desk, key: &str, action: &Action) -> Result<Outcome> {
 
 /// What a read of one key saw at a revision.
 fn read(range: &RangeResult, revision: Revision) -> Outcome {
-    let value = range.kvs.first().map(|kv| String::from_utf8_lossy(&kv.value).into_owned());
-    Outcome::Read { revision: revision.0, value }
+    let value = range
+        .kvs
+        .first()
+        .map(|kv| String::from_utf8_lossy(&kv.value).into_owned());
+    Outcome::Read {
+        revision: revision.0,
+        value,
+    }
 }

@@ -37,14 +37,18 @@ async fn views(desk: &Desk, mut tracker: Tracker) {
             changed = tracker.changed() => changed.map(|now| view = now),
         };
         if let Err(error) = changed {
-            desk.note(What::Unexpected { text: format!("tracker: {error}") });
+            desk.note(What::Unexpected {
+                text: format!("tracker: {error}"),
+            });
             return;
         }
     }
 }
 
 fn note(desk: &Desk, view: &Instances, stale: bool) {
-    let keys = view.iter().map(|(id, instance)| (format!("{SERVICE}/{id}"), instance.address.clone()));
+    let keys = view
+        .iter()
+        .map(|(id, instance)| (format!("{SERVICE}/{id}"), instance.address.clone()));
     desk.note(What::View {
         prefix: format!("{SERVICE}/"),
         revision: view.revision().0,
@@ -62,7 +66,9 @@ async fn leader(desk: &Desk) {
                 token: leader.as_ref().map(|leader| leader.token.0),
             }),
             Err(error) => {
-                desk.note(What::Unexpected { text: format!("leaders: {error}") });
+                desk.note(What::Unexpected {
+                    text: format!("leaders: {error}"),
+                });
                 return;
             }
         }

@@ -1,0 +1,81 @@
+//! Every call ends by its deadline, and nothing happens that no fault excuses.
+
+use super::{
+    Case,
+    verdict::{Verdict, shown},
+};
+use crate::history::{Stamp, What};
+
+/// How late a call may end on a machine that has more to do than it can.
+const SLACK: Stamp = 2_000_000_000;
+
+/// Checks calls, and what processes noted as unexpected.
+pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
+    for (process, record) in case.history.all() {
+        match &record.what {
+            What::Operation {
+                called,
+                action,
+                outcome,
+                ..
+            } => {
+                // A process that is stopped does not see its deadline.
+                if case.faults.hit(process, *called, record.at) {
+                    continue;
+                }
+                let rate = case
+                    .faults
+                    .process(process)
+                    .map_or(1.0, |process| process.rate);
+                let time = record.at.saturating_sub(*called);
+                verdict.lasted("call", time);
+                let bound = (case.history.run.timeout as f64 / rate) as Stamp + SLACK;
+                if time > bound {
+                    let time = shown(time);
+                    let text = format!("{process}: {action:?} took {time}: {outcome:?}");
+                    verdict.violation("deadline", text);
+                }
+            }
+            What::Unexpected { text } => {
+                verdict.violation("unexpected", format!("{process}: {text}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::*;
+    use crate::history::{Action, Outcome, What};
+
+    fn read(called: f64, returned: f64) -> (&'static str, f64, What) {
+        let (key, called) = ("reg/0".to_owned(), seconds(called));
+        let outcome = Outcome::Failed {
+            error: String::new(),
+        };
+        let action = Action::Read;
+        (
+            "p",
+            returned,
+            What::Operation {
+                key,
+                called,
+                action,
+                outcome,
+            },
+        )
+    }
+
+    #[test]
+    fn a_call_that_hangs_is_found() {
+        assert_right(&[read(1.0, 6.2)]);
+        assert_found(&[read(1.0, 9.0)], "deadline");
+    }
+
+    #[test]
+    fn what_is_unexpected_is_found() {
+        let text = "close: no".to_owned();
+        assert_found(&[("p", 1.0, What::Unexpected { text })], "unexpected");
+    }
+}

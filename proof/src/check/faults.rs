@@ -1,0 +1,186 @@
+//! What was done to whom, and until when that excuses what is late.
+
+use std::collections::BTreeMap;
+
+use super::verdict::Verdict;
+use crate::history::{History, Stamp, What};
+
+/// All that was done in a run.
+#[derive(Default)]
+pub(super) struct Faults {
+    /// In the order in which they began.
+    all: Vec<Fault>,
+    processes: BTreeMap<String, Process>,
+}
+
+struct Fault {
+    began: Stamp,
+    ended: Stamp,
+    kind: String,
+    target: String,
+}
+
+/// A process, as whoever started it knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Process {
+    pub(super) started: Stamp,
+    /// When it was known to run no more, if it was killed.
+    pub(super) killed: Option<Stamp>,
+    group: usize,
+    /// The rate of its clocks.
+    pub(super) rate: f64,
+}
+
+/// Whom a fault must concern to be an excuse.
+#[derive(Clone, Copy)]
+pub(super) enum Whom<'a> {
+    /// Anybody.
+    Anybody,
+    /// The members.
+    Members,
+    /// The members, or this process.
+    Process(&'a str),
+}
+
+impl Faults {
+    pub(super) fn new(history: &History, verdict: &mut Verdict) -> Self {
+        let mut faults = Self::default();
+        let mut open = BTreeMap::new();
+        let end = history
+            .all()
+            .map(|(_, record)| record.at)
+            .max()
+            .unwrap_or(0);
+        let mut leaders = 0;
+        for record in history.orchestrator() {
+            match &record.what {
+                What::Started {
+                    process,
+                    group,
+                    rate,
+                } => {
+                    let process = process.clone();
+                    let (group, rate, started) = (*group, *rate, record.at);
+                    let started = Process {
+                        started,
+                        killed: None,
+                        group,
+                        rate,
+                    };
+                    faults.processes.insert(process, started);
+                }
+                What::Killed { process } => {
+                    if let Some(process) = faults.processes.get_mut(process) {
+                        process.killed = Some(record.at);
+                    }
+                }
+                What::FaultBegan {
+                    fault,
+                    kind,
+                    target,
+                } => {
+                    open.insert(*fault, faults.all.len());
+                    verdict.count(format!("faults: {kind}"), 1);
+                    faults.all.push(Fault {
+                        began: record.at,
+                        ended: end,
+                        kind: kind.clone(),
+                        target: target.clone(),
+                    });
+                }
+                What::FaultEnded { fault } => {
+                    if let Some(index) = open.remove(fault) {
+                        faults.all[index].ended = record.at;
+                    }
+                }
+                What::Leader { term, .. } => {
+                    leaders += 1;
+                    faults.all.push(Fault {
+                        began: record.at,
+                        ended: record.at,
+                        kind: LEADER.to_owned(),
+                        target: format!("of term {term}"),
+                    });
+                }
+                _ => {}
+            }
+        }
+        let skewed = faults
+            .processes
+            .values()
+            .filter(|process| process.rate != 1.0)
+            .count();
+        verdict.count("faults: clocks (processes)", skewed);
+        verdict.count("leaders of the cluster", leaders);
+        faults
+    }
+
+    /// A process, if it was started.
+    pub(super) fn process(&self, name: &str) -> Option<&Process> {
+        self.processes.get(name)
+    }
+
+    /// When something that takes `time` if nothing is wrong must be done at the latest: so long after
+    /// `from`, or after the last disturbance before it is done.
+    pub(super) fn deadline(&self, from: Stamp, time: Stamp, whom: Whom<'_>) -> Stamp {
+        let mut deadline = from + time;
+        for fault in self.all.iter().filter(|fault| self.concerns(fault, whom)) {
+            if fault.began <= deadline && fault.ended > from {
+                deadline = deadline.max(fault.ended + time);
+            }
+        }
+        deadline
+    }
+
+    /// Whether something was done to a process itself, or to its group, within a time.
+    pub(super) fn hit(&self, process: &str, from: Stamp, to: Stamp) -> bool {
+        let own =
+            |fault: &&Fault| !is_of_members(fault) && self.concerns(fault, Whom::Process(process));
+        self.all
+            .iter()
+            .filter(own)
+            .any(|fault| fault.began <= to && fault.ended >= from)
+    }
+
+    /// What was done in a time, for people.
+    pub(super) fn within(&self, from: Stamp, to: Stamp) -> String {
+        let in_time = |fault: &&Fault| fault.began <= to && fault.ended >= from;
+        let told = self.all.iter().filter(in_time).map(|fault| {
+            let before = (to as f64 - fault.began as f64) / 1e9;
+            format!("{} {} {before:.1} s before", fault.kind, fault.target)
+        });
+        let told: Vec<_> = told.collect();
+        if told.is_empty() {
+            "no fault".to_owned()
+        } else {
+            told.join(", ")
+        }
+    }
+
+    fn concerns(&self, fault: &Fault, whom: Whom<'_>) -> bool {
+        match whom {
+            Whom::Anybody => true,
+            Whom::Members => is_of_members(fault),
+            Whom::Process(name) => {
+                let group = self.processes.get(name).map(|process| process.group);
+                is_of_members(fault)
+                    || fault.target == name
+                    || group.is_some_and(|group| fault.target == format!("group {group}"))
+            }
+        }
+    }
+}
+
+const LEADER: &str = "new leader";
+
+/// Whether a fault concerns everybody.
+fn is_of_members(fault: &Fault) -> bool {
+    const OF_CLIENTS: [&str; 5] = [
+        "cut-clients",
+        "mute-members",
+        "kill-worker",
+        "pause-worker",
+        "starve",
+    ];
+    !OF_CLIENTS.contains(&fault.kind.as_str())
+}
