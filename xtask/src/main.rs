@@ -18,8 +18,8 @@
 //! - `shared`: one etcd for all tests that are content with keys of their own
 //! - `soak`: the server under load, for long
 //! - `test`: everything
-//! - `tools`: finds programs
-//! - `tools`: the compilers and interpreters that tests of the C library need
+//! - `tools`: finds programs, such as the compilers and interpreters that tests of the C library need
+//! - `torture`: recipes on a real cluster under faults
 
 mod crash;
 mod differential;
@@ -36,6 +36,7 @@ mod shared;
 mod soak;
 mod test;
 mod tools;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,8 @@ chores:
                     run watchers and writers against the server, and watch its memory
   crash [--rounds N] [--seed SEED]
                     kill servers at any moment, which must lose nothing that they told
+  torture [--minutes N] [--members N] [--etcd 3.4|3.5] [FLAG...]
+                    run recipes on a real cluster under faults, and check what they saw
   install --prefix DIR [--destdir DIR] [--debug]
                     build the C library and install it with headers, pkg-config file and manual page
   races [--helgrind]
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         ["lint"] => lint::run_all(),
         ["soak", flags @ ..] => soak::soak(flags),
         ["test", filters @ ..] => test::run_all(filters),
+        ["torture", flags @ ..] => torture::torture(flags),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");
             Ok(())

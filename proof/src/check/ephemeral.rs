@@ -49,15 +49,13 @@ fn kept(key: &str, records: &[Record], case: &Case<'_>) -> Vec<Kept> {
     let mut open = false;
     for Record { at, what } in records {
         match what {
-            What::Kept { key: kept, state } if kept == key => {
-                if !open && state == "present" {
-                    all.push(Kept {
-                        from: *at,
-                        to: end,
-                        given_up: false,
-                    });
-                    open = true;
-                }
+            What::Kept { key: kept, state } if kept == key && !open && state == "present" => {
+                all.push(Kept {
+                    from: *at,
+                    to: end,
+                    given_up: false,
+                });
+                open = true;
             }
             What::GivenUp { key: given_up } if given_up == key => {
                 if let Some(last) = all.last_mut().filter(|_| open) {
@@ -129,7 +127,7 @@ fn given_up(
             .map(|deleted| deleted.at);
         let deadline = case.faults.deadline(kept.to, time, Whom::Process(owner));
         let end = case.store.last().1;
-        if stood.is_some() && gone.unwrap_or(end.max(deadline + 1)) > deadline && end > deadline {
+        if stood.is_some() && gone.unwrap_or(end) > deadline {
             verdict.violation(
                 "ephemeral",
                 format!("{key} stands although it was given up"),

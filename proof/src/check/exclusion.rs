@@ -19,8 +19,8 @@ struct Hold<'a> {
     believed: Option<Stamp>,
     /// When the newest beat was sent that is known to be confirmed.
     beat: Option<Stamp>,
-    /// Whether it was lost rather than given up.
-    lost: bool,
+    /// Whether the store told that it was lost. Who lost it otherwise ends the lease itself.
+    taken: bool,
 }
 
 /// How far back the faults lie that are told of.
@@ -56,7 +56,7 @@ fn holds<'a>(case: &Case<'a>, verdict: &mut Verdict) -> BTreeMap<String, BTreeMa
                         acquired: *at,
                         believed: None,
                         beat: None,
-                        lost: false,
+                        taken: false,
                     };
                     let same = all
                         .entry(hold.clone())
@@ -82,7 +82,7 @@ fn holds<'a>(case: &Case<'a>, verdict: &mut Verdict) -> BTreeMap<String, BTreeMa
                 What::Ended { hold, token, how } => {
                     let hold = all.get_mut(hold).and_then(|holds| holds.get_mut(token));
                     if let Some(hold) = hold {
-                        hold.lost = !["released", "resigned", "ended"].contains(&how.as_str());
+                        hold.taken = ["Deleted", "Expired", "Revoked"].contains(&how.as_str());
                     }
                 }
                 _ => {}
@@ -144,9 +144,9 @@ fn beliefs(
             longest = Some(hold);
         }
     }
-    let lost = holds.values().filter(|hold| hold.lost);
+    let taken = holds.values().filter(|hold| hold.taken);
     let early =
-        lost.filter(|hold| ended_early(case, hold, gone(contenders.get(&hold.token))).is_some());
+        taken.filter(|hold| ended_early(case, hold, gone(contenders.get(&hold.token))).is_some());
     verdict.count("holds whose lease the server ended early", early.count());
 }
 

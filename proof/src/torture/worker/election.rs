@@ -60,7 +60,7 @@ pub(super) async fn candidate(desk: &Desk) {
         belief.end(
             leadership
                 .loss()
-                .map_or("resigned".to_owned(), |loss| format!("{loss:?}")),
+                .map_or_else(|| "resigned".to_owned(), |loss| format!("{loss:?}")),
         );
         if let Err(error) = leadership.resign().await {
             desk.failed("resign", &error).await;

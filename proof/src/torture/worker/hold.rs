@@ -59,7 +59,7 @@ async fn hold(desk: &Desk, name: &str, guard: &LockGuard, time: Duration) {
     );
     let how = guard
         .loss()
-        .map_or("released".to_owned(), |loss| format!("{loss:?}"));
+        .map_or_else(|| "released".to_owned(), |loss| format!("{loss:?}"));
     belief.end(how);
 }
 
