@@ -151,6 +151,8 @@ pub(crate) enum What {
         election: String,
         token: Option<i64>,
     },
+    /// How much time passed by the process's own clock, and by that of the stamps.
+    Paced { own: Stamp, passed: Stamp },
     /// The last record of a process that was told to stop.
     Stopped,
     /// A call that must not fail so did.

@@ -30,6 +30,12 @@ enum Command {
     /// Keeps a network namespace.
     #[command(hide = true)]
     Namespace,
+    /// Tries whether there can be a network of namespaces.
+    #[command(hide = true)]
+    TryNamespaces,
+    /// Removes a directory when its input ends.
+    #[command(hide = true)]
+    Tidy(torture::data::Options),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +45,8 @@ fn main() -> ExitCode {
         Command::Worker(options) => torture::worker::run(&options),
         Command::Launch(options) => torture::launch::run(&options),
         Command::Namespace => torture::launch::keep_namespace(),
+        Command::TryNamespaces => torture::network::try_namespaces(),
+        Command::Tidy(options) => torture::data::tidy(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,17 +1,18 @@
 //! Recipes on a real cluster under faults: processes that use them, a nemesis, a reference, a history.
 //!
 //! - `cluster`, `network`, `proxy`: members, and what lies between them and their clients
-//! - `launch`: processes that die with this one
+//! - `launch`, `data`: processes that die with this one, and a directory that goes with it
 //! - `workers`, `worker`: the processes that use the recipes
 //! - `nemesis`, `faults`: which faults are done when, and how
 //! - `reference`: the store's own history, and its leaders
 //! - `world`: all of that together
 
 mod cluster;
+pub(crate) mod data;
 mod faults;
 pub(crate) mod launch;
 mod nemesis;
-mod network;
+pub(crate) mod network;
 mod proxy;
 mod reference;
 pub(crate) mod worker;
@@ -104,8 +105,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         .build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     let torture = torture(options, network, &directory);
-    LocalSet::new().block_on(&runtime, torture)?;
-    let outcome = check::directory(&directory);
+    let outcome = LocalSet::new().block_on(&runtime, torture);
+    let outcome = outcome.and_then(|()| check::directory(&directory));
     if outcome.is_err() || options.directory.is_some() {
         eprintln!("proof: the history is in {}", directory.display());
     } else {

@@ -1,4 +1,5 @@
-//! Every call ends by its deadline, and nothing happens that no fault excuses.
+//! Every call ends by its deadline, and nothing happens that no fault excuses; and clocks run as they
+//! should, or the faults of clocks prove nothing.
 
 use super::{
     Case,
@@ -36,6 +37,17 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
                     verdict.violation("deadline", text);
                 }
             }
+            What::Paced { own, passed } => {
+                let rate = case
+                    .faults
+                    .process(process)
+                    .map_or(1.0, |process| process.rate);
+                let paced = *own as f64 / *passed as f64;
+                if (paced / rate - 1.0).abs() > 0.01 {
+                    let text = format!("{process}: its clock ran at {paced:.3}, not {rate}");
+                    verdict.violation("clock", text);
+                }
+            }
             What::Unexpected { text } => {
                 verdict.violation("unexpected", format!("{process}: {text}"));
             }
@@ -71,6 +83,32 @@ mod tests {
     fn a_call_that_hangs_is_found() {
         assert_right(&[read(1.0, 6.2)]);
         assert_found(&[read(1.0, 9.0)], "deadline");
+    }
+
+    #[test]
+    fn a_clock_that_is_not_bent_is_found() {
+        let (process, group, rate) = ("p".to_owned(), 0, 1.05);
+        let started = (
+            "orchestrator",
+            0.0,
+            What::Started {
+                process,
+                group,
+                rate,
+            },
+        );
+        let paced = |own: f64| {
+            (
+                "p",
+                9.0,
+                What::Paced {
+                    own: seconds(own),
+                    passed: seconds(9.0),
+                },
+            )
+        };
+        assert_right(&[started.clone(), paced(9.45)]);
+        assert_found(&[started, paced(9.0)], "clock");
     }
 
     #[test]

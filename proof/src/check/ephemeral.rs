@@ -175,8 +175,8 @@ fn missing(
         verdict.count("keys that were missing while their owner lived", 1);
         verdict.lasted("time that a key was missing while its owner lived", gap);
         let before = deleted.at.saturating_sub(2 * run.ttl);
-        if !case.faults.hit(owner, before, deleted.at) {
-            verdict.count("keys that were missing without a fault of their owner", 1);
+        if !case.faults.disturbed(owner, before, deleted.at) {
+            verdict.count("keys that were missing without any fault", 1);
         }
         let time = run.timeout + run.election;
         if back > case.faults.deadline(deleted.at, time, Whom::Process(owner)) {

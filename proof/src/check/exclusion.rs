@@ -130,7 +130,7 @@ fn beliefs(
                 hold.process,
                 hold.token,
                 case.faults
-                    .within(hold.acquired.saturating_sub(BEFORE), hold.acquired),
+                    .told(hold.acquired.saturating_sub(BEFORE), hold.acquired),
             );
             verdict.count("overlaps of belief", 1);
             verdict.lasted("overlap of belief", overlap);

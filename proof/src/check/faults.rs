@@ -134,18 +134,19 @@ impl Faults {
 
     /// Whether something was done to a process itself, or to its group, within a time.
     pub(super) fn hit(&self, process: &str, from: Stamp, to: Stamp) -> bool {
-        let own =
-            |fault: &&Fault| !is_of_members(fault) && self.concerns(fault, Whom::Process(process));
-        self.all
-            .iter()
-            .filter(own)
-            .any(|fault| fault.began <= to && fault.ended >= from)
+        self.within(from, to)
+            .any(|fault| !is_of_members(fault) && self.concerns(fault, Whom::Process(process)))
+    }
+
+    /// Whether something was done to a process or to the members within a time.
+    pub(super) fn disturbed(&self, process: &str, from: Stamp, to: Stamp) -> bool {
+        self.within(from, to)
+            .any(|fault| self.concerns(fault, Whom::Process(process)))
     }
 
     /// What was done in a time, for people.
-    pub(super) fn within(&self, from: Stamp, to: Stamp) -> String {
-        let in_time = |fault: &&Fault| fault.began <= to && fault.ended >= from;
-        let told = self.all.iter().filter(in_time).map(|fault| {
+    pub(super) fn told(&self, from: Stamp, to: Stamp) -> String {
+        let told = self.within(from, to).map(|fault| {
             let before = (to as f64 - fault.began as f64) / 1e9;
             format!("{} {} {before:.1} s before", fault.kind, fault.target)
         });
@@ -155,6 +156,11 @@ impl Faults {
         } else {
             told.join(", ")
         }
+    }
+
+    fn within(&self, from: Stamp, to: Stamp) -> impl Iterator<Item = &Fault> {
+        let in_time = move |fault: &&Fault| fault.began <= to && fault.ended >= from;
+        self.all.iter().filter(in_time)
     }
 
     fn concerns(&self, fault: &Fault, whom: Whom<'_>) -> bool {
@@ -183,4 +189,71 @@ fn is_of_members(fault: &Fault) -> bool {
         "starve",
     ];
     !OF_CLIENTS.contains(&fault.kind.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::made_up::*, *};
+    use crate::history::ORCHESTRATOR;
+
+    fn faults(records: &[(&'static str, f64, What)]) -> Faults {
+        let history = history(records);
+        Faults::new(&history, &mut Verdict::new(&history.run))
+    }
+
+    fn fault(from: f64, to: f64, kind: &str, target: &str) -> [(&'static str, f64, What); 2] {
+        let (kind, target) = (kind.to_owned(), target.to_owned());
+        let fault = seconds(from);
+        let began = What::FaultBegan {
+            fault,
+            kind,
+            target,
+        };
+        [
+            (ORCHESTRATOR, from, began),
+            (ORCHESTRATOR, to, What::FaultEnded { fault }),
+        ]
+    }
+
+    fn deadline(faults: &Faults, from: f64, whom: Whom<'_>) -> f64 {
+        faults.deadline(seconds(from), 3 * SECOND, whom) as f64 / SECOND as f64
+    }
+
+    #[test]
+    fn what_is_disturbed_may_take_its_time_again_afterwards() {
+        let one = fault(10.0, 12.0, "kill", "members [0]");
+        let next = fault(14.0, 16.0, "compact", "member 1");
+        let faults = faults(&[one, next].concat());
+        assert_eq!(deadline(&faults, 5.0, Whom::Members), 8.0);
+        assert_eq!(deadline(&faults, 8.0, Whom::Members), 19.0);
+        assert_eq!(deadline(&faults, 12.5, Whom::Members), 19.0);
+        assert_eq!(deadline(&faults, 17.0, Whom::Members), 20.0);
+    }
+
+    #[test]
+    fn what_is_done_to_one_client_is_no_excuse_for_another() {
+        let process = "p".to_owned();
+        let started = (
+            ORCHESTRATOR,
+            0.0,
+            What::Started {
+                process,
+                group: 1,
+                rate: 1.0,
+            },
+        );
+        let records = [
+            &[started][..],
+            &fault(1.0, 9.0, "cut-clients", "group 1"),
+            &fault(21.0, 29.0, "pause-worker", "q"),
+        ];
+        let faults = faults(&records.concat());
+        assert_eq!(deadline(&faults, 2.0, Whom::Process("p")), 12.0);
+        assert_eq!(deadline(&faults, 2.0, Whom::Process("q")), 5.0);
+        assert_eq!(deadline(&faults, 2.0, Whom::Members), 5.0);
+        assert_eq!(deadline(&faults, 2.0, Whom::Anybody), 12.0);
+        assert_eq!(deadline(&faults, 22.0, Whom::Process("p")), 25.0);
+        assert!(faults.hit("q", seconds(20.0), seconds(22.0)));
+        assert!(!faults.hit("p", seconds(20.0), seconds(22.0)));
+    }
 }

@@ -10,10 +10,10 @@ use std::{
 
 use nix::{sys::signal::Signal, unistd::Pid};
 use quorate::{Client, ConnectOptions};
-use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::{
+    data::Data,
     launch::{Process, launch},
     network::{Network, Node},
 };
@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A cluster that runs. Its members end when this is dropped, and when this process does.
 pub(crate) struct Cluster {
     members: Vec<Member>,
-    /// Where the members keep their data; removed at the end.
-    _data: TempDir,
+    /// Where the members keep their data. After the members, which end first.
+    data: Data,
 }
 
 struct Member {
@@ -52,22 +52,13 @@ impl Cluster {
         network: &Network,
         directory: &Path,
     ) -> Result<Self, String> {
-        let data = memory()
-            .and_then(|memory| {
-                tempfile::Builder::new()
-                    .prefix("etcd-")
-                    .tempdir_in(memory)
-                    .ok()
-            })
-            .map_or_else(tempfile::tempdir, Ok)
-            .map_err(|error| format!("a directory for data: {error}"))?;
         let places = places(members, network)?;
         let mut cluster = Self {
             members: Vec::new(),
-            _data: data,
+            data: Data::new()?,
         };
         for index in 0..members {
-            let data = cluster._data.path().join(format!("m{index}"));
+            let data = cluster.data.path().join(format!("m{index}"));
             cluster.members.push(Member {
                 endpoint: places[index].clients.clone(),
                 program: etcd.to_owned(),
@@ -244,11 +235,6 @@ fn flags(index: usize, places: &[Place], data: &Path) -> Vec<String> {
         "--logger=zap".to_owned(),
         "--log-outputs=stderr".to_owned(),
     ]
-}
-
-/// A file system in memory, where no disk is slow but by a fault.
-fn memory() -> Option<&'static Path> {
-    Some(Path::new("/dev/shm")).filter(|path| path.is_dir())
 }
 
 #[cfg(test)]

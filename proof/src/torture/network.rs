@@ -1,7 +1,7 @@
 //! The network between clients and members, which can be cut: namespaces where that is permitted, else
 //! proxies between clients and members.
 
-use std::{fs, path::Path, process::Stdio};
+use std::{env, fs, path::Path, process::Stdio};
 
 use nix::{
     sched::{CloneFlags, unshare},
@@ -34,13 +34,11 @@ impl Network {
     /// A network of namespaces if this process may make them, else one of proxies. To be called before
     /// there are other threads.
     pub(crate) fn new(members: usize, proxies: bool) -> Result<Self, String> {
-        if !proxies {
-            match private().and_then(|()| Namespaces::new(members)) {
-                Ok(namespaces) => return Ok(Self::Namespaces(namespaces)),
-                Err(why) => eprintln!("proof: no network namespaces ({why}): proxies instead"),
-            }
+        if proxies || !are_namespaces_possible() {
+            return Ok(Self::Proxies(Proxies::default()));
         }
-        Ok(Self::Proxies(Proxies::default()))
+        private()?;
+        Ok(Self::Namespaces(Namespaces::new(members)?))
     }
 
     /// What kind of network it is.
@@ -177,6 +175,24 @@ fn address(node: Node) -> String {
         Node::Member(index) => format!("10.77.0.{}", 1 + index),
         Node::Clients(index) => format!("10.77.0.{}", 101 + index),
     }
+}
+
+/// Tries it in a process of its own, since there is no way back.
+fn are_namespaces_possible() -> bool {
+    let Ok(this) = env::current_exe() else {
+        return false;
+    };
+    let mut trial = launch(&this, None);
+    let status = trial.arg("try-namespaces").stdin(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Makes a network of namespaces, which is gone with this process.
+pub(crate) fn try_namespaces() -> Result<(), String> {
+    private()?;
+    let namespaces = Namespaces::new(1)?;
+    namespaces.cut(Node::Member(0), Node::Clients(0))?;
+    namespaces.heal(Node::Member(0), Node::Clients(0))
 }
 
 /// Moves this process into a network of its own, in which it may do everything.

@@ -6,7 +6,7 @@ use std::{
     io::{self, Read},
     path::PathBuf,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::ValueEnum;
@@ -14,7 +14,7 @@ use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 use quorate::{Client, ConnectOptions, Error, ErrorKind};
 use tokio::{sync::watch, time::sleep};
 
-use crate::history::{Log, Outcome, What};
+use crate::history::{Log, Outcome, What, nanos, now};
 
 mod election;
 mod ephemeral;
@@ -105,6 +105,7 @@ async fn work(options: &Options, stopping: watch::Receiver<()>) -> Result<(), St
         log: RefCell::new(log),
         stopping,
     };
+    let (own, begun) = (Instant::now(), now());
     match options.role {
         Role::Short => hold::short(&desk).await,
         Role::Long => hold::long(&desk).await,
@@ -123,6 +124,10 @@ async fn work(options: &Options, stopping: watch::Receiver<()>) -> Result<(), St
             text: format!("close: {error}"),
         });
     }
+    desk.note(What::Paced {
+        own: nanos(own.elapsed()),
+        passed: now() - begun,
+    });
     desk.note(What::Stopped);
     Ok(())
 }
