@@ -1,7 +1,7 @@
 //! The network between clients and members, which can be cut: namespaces where that is permitted, else
 //! proxies between clients and members.
 
-use std::{env, fs, path::Path, process::Stdio};
+use std::{collections::BTreeMap, env, fs, path::Path, process::Stdio};
 
 use nix::{
     sched::{CloneFlags, unshare},
@@ -17,15 +17,21 @@ use super::{
 pub(crate) const GROUPS: usize = 3;
 
 /// Who sends and receives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Node {
     Member(usize),
     /// A group of clients.
     Clients(usize),
 }
 
-/// A network. What is cut heals by [`Network::heal`].
-pub(crate) enum Network {
+/// A network, in which ways can be cut.
+pub(crate) struct Network {
+    kind: Kind,
+    /// How many faults cut each way that is cut.
+    cuts: BTreeMap<(Node, Node), usize>,
+}
+
+enum Kind {
     Namespaces(Namespaces),
     Proxies(Proxies),
 }
@@ -34,34 +40,39 @@ impl Network {
     /// A network of namespaces if this process may make them, else one of proxies. To be called before
     /// there are other threads.
     pub(crate) fn new(members: usize, proxies: bool) -> Result<Self, String> {
-        if proxies || !are_namespaces_possible() {
-            return Ok(Self::Proxies(Proxies::default()));
-        }
-        private()?;
-        Ok(Self::Namespaces(Namespaces::new(members)?))
+        let kind = if proxies || !are_namespaces_possible() {
+            Kind::Proxies(Proxies::default())
+        } else {
+            private()?;
+            Kind::Namespaces(Namespaces::new(members)?)
+        };
+        Ok(Self {
+            kind,
+            cuts: BTreeMap::new(),
+        })
     }
 
     /// What kind of network it is.
     pub(crate) fn name(&self) -> &'static str {
-        match self {
-            Self::Namespaces(_) => "namespaces",
-            Self::Proxies(_) => "proxies between clients and members",
+        match self.kind {
+            Kind::Namespaces(_) => "namespaces",
+            Kind::Proxies(_) => "proxies between clients and members",
         }
     }
 
     /// The address at which a member listens; `None` for loopback and a port that is free.
     pub(crate) fn address(&self, member: usize) -> Option<String> {
-        match self {
-            Self::Namespaces(_) => Some(address(Node::Member(member))),
-            Self::Proxies(_) => None,
+        match self.kind {
+            Kind::Namespaces(_) => Some(address(Node::Member(member))),
+            Kind::Proxies(_) => None,
         }
     }
 
     /// A process in whose namespace a node is, if that is not this process's own.
     pub(crate) fn keeper(&self, node: Node) -> Option<Pid> {
-        match self {
-            Self::Namespaces(namespaces) => Some(namespaces.keeper(node)),
-            Self::Proxies(_) => None,
+        match &self.kind {
+            Kind::Namespaces(namespaces) => Some(namespaces.keeper(node)),
+            Kind::Proxies(_) => None,
         }
     }
 
@@ -71,34 +82,44 @@ impl Network {
         group: usize,
         members: &[String],
     ) -> Result<Vec<String>, String> {
-        match self {
-            Self::Namespaces(_) => Ok(members.to_vec()),
-            Self::Proxies(proxies) => proxies.endpoints(group, members).await,
+        match &mut self.kind {
+            Kind::Namespaces(_) => Ok(members.to_vec()),
+            Kind::Proxies(proxies) => proxies.endpoints(group, members).await,
         }
     }
 
     /// Whether members can be cut off from each other.
     pub(crate) fn cuts_members(&self) -> bool {
-        matches!(self, Self::Namespaces(_))
+        matches!(self.kind, Kind::Namespaces(_))
     }
 
     /// Lets nothing pass from one node to another.
     pub(crate) fn cut(&mut self, from: Node, to: Node) -> Result<(), String> {
-        match self {
-            Self::Namespaces(namespaces) => namespaces.cut(from, to),
-            Self::Proxies(proxies) => {
-                proxies.cut(from, to);
+        let faults = self.cuts.entry((from, to)).or_default();
+        *faults += 1;
+        if *faults > 1 {
+            return Ok(());
+        }
+        match &self.kind {
+            Kind::Namespaces(namespaces) => namespaces.cut(from, to),
+            Kind::Proxies(proxies) => {
+                proxies.set(from, to, false);
                 Ok(())
             }
         }
     }
 
-    /// Lets everything pass again from one node to another.
+    /// Undoes a [`cut`](Network::cut): everything passes again unless another fault cuts this way.
     pub(crate) fn heal(&mut self, from: Node, to: Node) -> Result<(), String> {
-        match self {
-            Self::Namespaces(namespaces) => namespaces.heal(from, to),
-            Self::Proxies(proxies) => {
-                proxies.heal(from, to);
+        if let Some(faults) = self.cuts.get_mut(&(from, to)).filter(|faults| **faults > 1) {
+            *faults -= 1;
+            return Ok(());
+        }
+        self.cuts.remove(&(from, to));
+        match &self.kind {
+            Kind::Namespaces(namespaces) => namespaces.heal(from, to),
+            Kind::Proxies(proxies) => {
+                proxies.set(from, to, true);
                 Ok(())
             }
         }
@@ -241,14 +262,6 @@ impl Proxies {
             self.groups.push(proxies);
         }
         Ok(self.groups[group].iter().map(Proxy::endpoint).collect())
-    }
-
-    fn cut(&self, from: Node, to: Node) {
-        self.set(from, to, false);
-    }
-
-    fn heal(&self, from: Node, to: Node) {
-        self.set(from, to, true);
     }
 
     fn set(&self, from: Node, to: Node, passes: bool) {
