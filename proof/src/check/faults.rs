@@ -46,34 +46,8 @@ impl Faults {
     pub(super) fn new(history: &History, verdict: &mut Verdict) -> Self {
         let mut faults = Self::default();
         let mut open = BTreeMap::new();
-        let end = history
-            .all()
-            .map(|(_, record)| record.at)
-            .max()
-            .unwrap_or(0);
-        let mut leaders = 0;
         for record in history.orchestrator() {
             match &record.what {
-                What::Started {
-                    process,
-                    group,
-                    rate,
-                } => {
-                    let process = process.clone();
-                    let (group, rate, started) = (*group, *rate, record.at);
-                    let started = Process {
-                        started,
-                        killed: None,
-                        group,
-                        rate,
-                    };
-                    faults.processes.insert(process, started);
-                }
-                What::Killed { process } => {
-                    if let Some(process) = faults.processes.get_mut(process) {
-                        process.killed = Some(record.at);
-                    }
-                }
                 What::FaultBegan {
                     fault,
                     kind,
@@ -81,12 +55,8 @@ impl Faults {
                 } => {
                     open.insert(*fault, faults.all.len());
                     verdict.count(format!("faults: {kind}"), 1);
-                    faults.all.push(Fault {
-                        began: record.at,
-                        ended: end,
-                        kind: kind.clone(),
-                        target: target.clone(),
-                    });
+                    // Until it is known to have ended it lasts.
+                    faults.add(record.at, Stamp::MAX, kind, target);
                 }
                 What::FaultEnded { fault } => {
                     if let Some(index) = open.remove(fault) {
@@ -94,25 +64,52 @@ impl Faults {
                     }
                 }
                 What::Leader { term, .. } => {
-                    leaders += 1;
-                    faults.all.push(Fault {
-                        began: record.at,
-                        ended: record.at,
-                        kind: LEADER.to_owned(),
-                        target: format!("of term {term}"),
-                    });
+                    verdict.count("leaders of the cluster", 1);
+                    faults.add(record.at, record.at, LEADER, &format!("of term {term}"));
                 }
-                _ => {}
+                what => faults.know(record.at, what),
             }
         }
         let skewed = faults
             .processes
             .values()
-            .filter(|process| process.rate != 1.0)
-            .count();
-        verdict.count("faults: clocks (processes)", skewed);
-        verdict.count("leaders of the cluster", leaders);
+            .filter(|process| process.rate != 1.0);
+        verdict.count("faults: clocks (processes)", skewed.count());
         faults
+    }
+
+    fn add(&mut self, began: Stamp, ended: Stamp, kind: &str, target: &str) {
+        self.all.push(Fault {
+            began,
+            ended,
+            kind: kind.to_owned(),
+            target: target.to_owned(),
+        });
+    }
+
+    /// Takes note of what became of a process.
+    fn know(&mut self, at: Stamp, what: &What) {
+        match what {
+            What::Started {
+                process,
+                group,
+                rate,
+            } => {
+                let started = Process {
+                    started: at,
+                    killed: None,
+                    group: *group,
+                    rate: *rate,
+                };
+                self.processes.insert(process.clone(), started);
+            }
+            What::Killed { process } => {
+                if let Some(process) = self.processes.get_mut(process) {
+                    process.killed = Some(at);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// A process, if it was started.
@@ -126,7 +123,7 @@ impl Faults {
         let mut deadline = from + time;
         for fault in self.all.iter().filter(|fault| self.concerns(fault, whom)) {
             if fault.began <= deadline && fault.ended > from {
-                deadline = deadline.max(fault.ended + time);
+                deadline = deadline.max(fault.ended.saturating_add(time));
             }
         }
         deadline
