@@ -1,11 +1,12 @@
-//! Every call ends by its deadline, and nothing happens that no fault excuses; and clocks run as they
+//! Every call ends by its deadline, none fails while nothing is wrong, and nothing happens that no fault excuses; and clocks run as they
 //! should, or the faults of clocks prove nothing.
 
 use super::{
     Case,
     verdict::{Verdict, shown},
+    watch::LAG,
 };
-use crate::history::{Stamp, What};
+use crate::history::{Outcome, Stamp, What};
 
 /// How late a call may end on a machine that has more to do than it can.
 const SLACK: Stamp = 2_000_000_000;
@@ -20,6 +21,12 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
                 outcome,
                 ..
             } => {
+                let failed = matches!(outcome, Outcome::Failed { .. } | Outcome::Unknown { .. });
+                let before = called.saturating_sub(LAG);
+                if failed && !case.faults.disturbed(process, before, record.at) {
+                    let text = format!("{process}: {action:?} without any fault: {outcome:?}");
+                    verdict.violation("undisturbed", text);
+                }
                 // A process that is stopped does not see its deadline.
                 if case.faults.hit(process, *called, record.at) {
                     continue;
@@ -63,8 +70,9 @@ mod tests {
 
     fn read(called: f64, returned: f64) -> (&'static str, f64, What) {
         let (key, called) = ("reg/0".to_owned(), seconds(called));
-        let outcome = Outcome::Failed {
-            error: String::new(),
+        let outcome = Outcome::Read {
+            revision: 1,
+            value: None,
         };
         let action = Action::Read;
         (
@@ -83,6 +91,22 @@ mod tests {
     fn a_call_that_hangs_is_found() {
         assert_right(&[read(1.0, 6.2)]);
         assert_found(&[read(1.0, 9.0)], "deadline");
+    }
+
+    #[test]
+    fn a_call_that_fails_although_nothing_is_wrong_is_found() {
+        let failed = |at: f64| {
+            let (process, returned, mut what) = read(at, at + 0.1);
+            if let What::Operation { outcome, .. } = &mut what {
+                *outcome = Outcome::Failed {
+                    error: String::new(),
+                };
+            }
+            (process, returned, what)
+        };
+        let leader = ("orchestrator", 1.0, What::Leader { term: 2, member: 0 });
+        assert_right(&[leader.clone(), failed(5.0)]);
+        assert_found(&[leader, failed(50.0)], "undisturbed");
     }
 
     #[test]

@@ -232,6 +232,8 @@ fn flags(index: usize, places: &[Place], data: &Path) -> Vec<String> {
         format!("--quota-backend-bytes={QUOTA}"),
         // So often that members which were away are sent snapshots.
         "--snapshot-count=2000".to_owned(),
+        "--max-snapshots=2".to_owned(),
+        "--max-wals=2".to_owned(),
         "--logger=zap".to_owned(),
         "--log-outputs=stderr".to_owned(),
     ]

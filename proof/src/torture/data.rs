@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::statvfs::statvfs;
+
 /// What a process that removes a directory is told.
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -39,12 +41,12 @@ pub(crate) struct Data {
 impl Data {
     pub(crate) fn new() -> Result<Self, String> {
         let told = |error: io::Error| format!("a directory for data: {error}");
-        let memory = Path::new("/dev/shm");
         let mut builder = tempfile::Builder::new();
         builder.prefix("torture-data-");
-        let path = builder
-            .tempdir_in(memory)
-            .or_else(|_| builder.tempdir())
+        let memory = Some(Path::new("/dev/shm")).filter(|memory| has_room(memory));
+        let path = memory
+            .and_then(|memory| builder.tempdir_in(memory).ok())
+            .map_or_else(|| builder.tempdir(), Ok)
             .map_err(told)?
             .keep();
         let tidy = Command::new(env::current_exe().map_err(told)?)
@@ -61,6 +63,13 @@ impl Data {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Whether a file system has room for the logs and databases of all members.
+fn has_room(path: &Path) -> bool {
+    const ENOUGH: u64 = 2 << 30;
+    let room = statvfs(path).map(|room| room.blocks_available() * room.fragment_size());
+    room.is_ok_and(|room| room >= ENOUGH)
 }
 
 impl Drop for Data {

@@ -57,11 +57,10 @@ pub(super) async fn candidate(desk: &Desk) {
             },
             counter.raise_until(&over),
         );
-        belief.end(
-            leadership
-                .loss()
-                .map_or_else(|| "resigned".to_owned(), |loss| format!("{loss:?}")),
-        );
+        match leadership.loss() {
+            None => belief.end("resigned".to_owned()),
+            Some(loss) => belief.lost(format!("{loss:?}"), leadership.lost()).await,
+        }
         if let Err(error) = leadership.resign().await {
             desk.failed("resign", &error).await;
         }
@@ -115,7 +114,11 @@ async fn lead(desk: &Desk, term: &Term, asked: u64) {
         },
         counter.raise_until(&over),
     );
-    belief.end(if term.is_held() { "ended" } else { "lost" }.to_owned());
+    if term.is_held() {
+        belief.end("ended".to_owned());
+    } else {
+        belief.lost("lost".to_owned(), term.stopping()).await;
+    }
 }
 
 /// The session that a term lives by: the shared one, unless that was lost meanwhile.

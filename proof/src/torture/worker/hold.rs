@@ -1,9 +1,9 @@
 //! Holds locks, believes in them, and raises counters under them.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, future::Future, time::Duration};
 
 use quorate::{Fenced, KeyValue, LockGuard, Session};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Desk, between, failure, millis};
 use crate::history::{Outcome, Stamp, What, nanos, now};
@@ -57,10 +57,10 @@ async fn hold(desk: &Desk, name: &str, guard: &LockGuard, time: Duration) {
         },
         counter.raise_until(&over),
     );
-    let how = guard
-        .loss()
-        .map_or_else(|| "released".to_owned(), |loss| format!("{loss:?}"));
-    belief.end(how);
+    match guard.loss() {
+        None => belief.end("released".to_owned()),
+        Some(loss) => belief.lost(format!("{loss:?}"), guard.lost()).await,
+    }
 }
 
 /// The belief of this process in one hold.
@@ -74,6 +74,9 @@ pub(super) struct Belief<'a> {
 /// How often belief is looked at, and how often it is written down.
 const LOOK: Duration = Duration::from_millis(2);
 const NOTE: Duration = Duration::from_millis(20);
+
+/// How much later than a look the loss of a hold may be told: it takes a task's turn.
+const NOTICE: Duration = Duration::from_secs(1);
 
 impl Belief<'_> {
     /// Believes for some time, or until the loss or the stop of the process.
@@ -102,6 +105,15 @@ impl Belief<'_> {
         if let Some((seen, age)) = last.filter(|(seen, _)| *seen > noted) {
             self.note(seen, age);
         }
+    }
+
+    /// The hold is lost: that must be told by itself as well.
+    pub(super) async fn lost(&self, how: String, lost: impl Future) {
+        if timeout(NOTICE, lost).await.is_err() {
+            let text = format!("{} was lost ({how}), and nobody was told", self.hold);
+            self.desk.note(What::Unexpected { text });
+        }
+        self.end(how);
     }
 
     /// The hold is over.
