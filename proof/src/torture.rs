@@ -96,6 +96,9 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         }
     };
     fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+    if fs::read_dir(&directory).is_ok_and(|mut files| files.next().is_some()) {
+        return Err(format!("{} is not empty", directory.display()));
+    }
     let directory = fs::canonicalize(directory).map_err(|error| error.to_string())?;
     let members = usize::from(options.members);
     // Before there is another thread: a namespace is a thread's.

@@ -161,6 +161,12 @@ fn missing(
         let Some(deleted) = incarnation.deleted else {
             continue;
         };
+        // What is told late of a key that was given up is no loss of the one after it.
+        let created = incarnation.created.at;
+        let gives_up = |kept: &Kept| kept.given_up && created < kept.to && kept.to < deleted.at;
+        if kept.iter().any(gives_up) {
+            continue;
+        }
         let while_kept = |kept: &&Kept| kept.from < deleted.at && deleted.at < kept.to;
         let Some(kept) = kept.iter().find(while_kept) else {
             continue;
