@@ -245,12 +245,12 @@ async fn fill(world: &World, nemesis: &mut Nemesis) -> Result<(), String> {
         let put = client
             .put(format!("fill/{number}"), vec![b'x'; 1 << 20])
             .await;
-        let is_full = put.is_err_and(|error| !error.is_retryable());
+        let is_full = put.is_err() && client.alarms().await.is_ok_and(|alarms| !alarms.is_empty());
         if is_full || Instant::now() > patience {
             break;
         }
     }
-    sleep(nemesis.between(1500, 3000)).await;
+    sleep(nemesis.between(1500, 6000)).await;
     let members = world.cluster.borrow().len();
     // Each step may meet a fault of its own making; writes work again when all are done.
     for _ in 0..10 {
