@@ -1,6 +1,7 @@
 //! What happened in a run, as its processes wrote it down: one file a process, one line of JSON a record.
 
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -19,6 +20,30 @@ pub(crate) fn now() -> Stamp {
     clock_gettime(ClockId::CLOCK_MONOTONIC_RAW)
         .map(|time| nanos(time.into()))
         .expect("Linux has this clock")
+}
+
+/// How much of a processor this process used so far.
+pub(crate) fn used() -> Stamp {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+        .map(|time| nanos(time.into()))
+        .expect("Linux has this clock")
+}
+
+/// How much later than asked a process wakes up if it is starved.
+const STARVED: Duration = Duration::from_millis(200);
+
+/// Notes when this process is not run although it should be, for ever: so that what is late since the
+/// machine has too much to do is not taken for a broken promise.
+pub(crate) async fn note_starvation(log: &RefCell<Log>) {
+    const TICK: Duration = Duration::from_millis(50);
+    loop {
+        let (since, used_before) = (now(), used());
+        tokio::time::sleep(TICK).await;
+        if now() - since > nanos(TICK + STARVED) {
+            let used = used() - used_before;
+            log.borrow_mut().note(What::Starved { since, used });
+        }
+    }
 }
 
 /// A duration in the unit of stamps.
@@ -151,8 +176,12 @@ pub(crate) enum What {
         election: String,
         token: Option<i64>,
     },
+    /// The process was not run for some time, until now; meanwhile it used this much of a processor.
+    Starved { since: Stamp, used: Stamp },
     /// How much time passed by the process's own clock, and by that of the stamps.
     Paced { own: Stamp, passed: Stamp },
+    /// The client could not be closed as it should be.
+    Unclosed { error: String },
     /// The last record of a process that was told to stop.
     Stopped,
     /// A call that must not fail so did.

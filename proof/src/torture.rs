@@ -44,7 +44,7 @@ use self::{
 };
 use crate::{
     check,
-    history::{Log, ORCHESTRATOR, Run, What, nanos},
+    history::{Log, ORCHESTRATOR, Run, What, nanos, note_starvation},
 };
 
 /// How a run shall be.
@@ -136,6 +136,8 @@ async fn torture(options: &Options, mut network: Network, directory: &Path) -> R
     write_run(directory, &run)?;
     let log = Log::open(directory, ORCHESTRATOR).map_err(|error| error.to_string())?;
     let log = Rc::new(RefCell::new(log));
+    let own = Rc::clone(&log);
+    spawn_local(async move { note_starvation(&own).await });
     let cluster = Cluster::start(&options.etcd, members, &network, directory).await?;
     let reference = Reference::new(Rc::clone(&log));
     let newest = Rc::default();

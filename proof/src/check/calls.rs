@@ -55,6 +55,21 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
                     verdict.violation("clock", text);
                 }
             }
+            What::Unclosed { error } => {
+                let before = record.at.saturating_sub(LAG);
+                if !case.faults.disturbed(process, before, record.at) {
+                    verdict.violation("undisturbed", format!("{process}: close: {error}"));
+                }
+            }
+            What::Starved { since, used } => {
+                let late = record.at.saturating_sub(*since);
+                verdict.count("moments in which a process was not run", 1);
+                if *used > late / 2 {
+                    let text =
+                        format!("{process} was busy for {} of {}", shown(*used), shown(late));
+                    verdict.violation("blocked", text);
+                }
+            }
             What::Unexpected { text } => {
                 verdict.violation("unexpected", format!("{process}: {text}"));
             }
@@ -106,7 +121,18 @@ mod tests {
         };
         let leader = ("orchestrator", 1.0, What::Leader { term: 2, member: 0 });
         assert_right(&[leader.clone(), failed(5.0)]);
-        assert_found(&[leader, failed(50.0)], "undisturbed");
+        assert_found(&[leader.clone(), failed(50.0)], "undisturbed");
+        let unclosed = |at| {
+            (
+                "p",
+                at,
+                What::Unclosed {
+                    error: String::new(),
+                },
+            )
+        };
+        assert_right(&[leader.clone(), unclosed(5.0)]);
+        assert_found(&[leader, unclosed(50.0)], "undisturbed");
     }
 
     #[test]
@@ -133,6 +159,16 @@ mod tests {
         };
         assert_right(&[started.clone(), paced(9.45)]);
         assert_found(&[started, paced(9.0)], "clock");
+    }
+
+    #[test]
+    fn a_process_that_blocks_itself_is_found() {
+        let starved = |used: f64| {
+            let (since, used) = (seconds(1.0), seconds(used));
+            ("p", 3.0, What::Starved { since, used })
+        };
+        assert_right(&[starved(0.1)]);
+        assert_found(&[starved(1.9)], "blocked");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::verdict::Verdict;
-use crate::history::{History, Stamp, What};
+use crate::history::{History, ORCHESTRATOR, Stamp, What};
 
 /// All that was done in a run.
 #[derive(Default)]
@@ -67,9 +67,22 @@ impl Faults {
                     verdict.count("leaders of the cluster", 1);
                     faults.add(record.at, record.at, LEADER, &format!("of term {term}"));
                 }
+                What::Starved { since, .. } => {
+                    verdict.count("moments in which the machine had too much to do", 1);
+                    faults.add(*since, record.at, STARVED, "everybody");
+                }
                 what => faults.know(record.at, what),
             }
         }
+        for (process, record) in history
+            .all()
+            .filter(|(process, _)| *process != ORCHESTRATOR)
+        {
+            if let What::Starved { since, .. } = record.what {
+                faults.add(since, record.at, STARVED, process);
+            }
+        }
+        faults.all.sort_by_key(|fault| fault.began);
         let skewed = faults
             .processes
             .values()
@@ -143,7 +156,8 @@ impl Faults {
 
     /// What was done in a time, for people.
     pub(super) fn told(&self, from: Stamp, to: Stamp) -> String {
-        let told = self.within(from, to).map(|fault| {
+        let done = self.within(from, to).filter(|fault| fault.kind != STARVED);
+        let told = done.map(|fault| {
             let before = (to as f64 - fault.began as f64) / 1e9;
             format!("{} {} {before:.1} s before", fault.kind, fault.target)
         });
@@ -175,9 +189,13 @@ impl Faults {
 }
 
 const LEADER: &str = "new leader";
+const STARVED: &str = "starved";
 
 /// Whether a fault concerns everybody.
 fn is_of_members(fault: &Fault) -> bool {
+    if fault.kind == STARVED {
+        return fault.target == "everybody";
+    }
     const OF_CLIENTS: [&str; 5] = [
         "cut-clients",
         "mute-members",
@@ -191,7 +209,6 @@ fn is_of_members(fault: &Fault) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{super::made_up::*, *};
-    use crate::history::ORCHESTRATOR;
 
     fn faults(records: &[(&'static str, f64, What)]) -> Faults {
         let history = history(records);
@@ -225,6 +242,26 @@ mod tests {
         assert_eq!(deadline(&faults, 8.0, Whom::Members), 19.0);
         assert_eq!(deadline(&faults, 12.5, Whom::Members), 19.0);
         assert_eq!(deadline(&faults, 17.0, Whom::Members), 20.0);
+    }
+
+    #[test]
+    fn who_is_not_run_is_excused_for_what_is_late() {
+        let starved = |process, at| {
+            (
+                process,
+                at,
+                What::Starved {
+                    since: seconds(at - 1.0),
+                    used: 0,
+                },
+            )
+        };
+        let own = faults(&[starved("p", 6.0)]);
+        assert_eq!(deadline(&own, 4.0, Whom::Process("p")), 9.0);
+        assert_eq!(deadline(&own, 4.0, Whom::Process("q")), 7.0);
+        assert_eq!(deadline(&own, 4.0, Whom::Members), 7.0);
+        let all = faults(&[starved(ORCHESTRATOR, 6.0)]);
+        assert_eq!(deadline(&all, 4.0, Whom::Members), 9.0);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 use quorate::{Client, ConnectOptions, Error, ErrorKind};
 use tokio::{sync::watch, time::sleep};
 
-use crate::history::{Log, Outcome, What, nanos, now};
+use crate::history::{Log, Outcome, What, nanos, note_starvation, now};
 
 mod election;
 mod ephemeral;
@@ -106,23 +106,13 @@ async fn work(options: &Options, stopping: watch::Receiver<()>) -> Result<(), St
         stopping,
     };
     let (own, begun) = (Instant::now(), now());
-    match options.role {
-        Role::Short => hold::short(&desk).await,
-        Role::Long => hold::long(&desk).await,
-        Role::Candidate => election::candidate(&desk).await,
-        Role::Elector => election::elector(&desk).await,
-        Role::Ephemeral => ephemeral::keys(&desk).await,
-        Role::Service => ephemeral::instances(&desk).await,
-        Role::Tracker => track::follow(&desk).await,
-        Role::Writer => write::write(&desk).await,
-        Role::Watcher => observe::watch(&desk).await,
-        Role::Observer => observe::observe(&desk).await,
-        Role::Register => register::registers(&desk).await,
+    tokio::select! {
+        () = play(options.role, &desk) => {}
+        () = note_starvation(&desk.log) => {}
     }
     if let Err(error) = desk.client.close().await {
-        desk.note(What::Unexpected {
-            text: format!("close: {error}"),
-        });
+        let error = error.to_string();
+        desk.note(What::Unclosed { error });
     }
     desk.note(What::Paced {
         own: nanos(own.elapsed()),
@@ -130,6 +120,23 @@ async fn work(options: &Options, stopping: watch::Receiver<()>) -> Result<(), St
     });
     desk.note(What::Stopped);
     Ok(())
+}
+
+/// Does what a role does until the process shall stop.
+async fn play(role: Role, desk: &Desk) {
+    match role {
+        Role::Short => hold::short(desk).await,
+        Role::Long => hold::long(desk).await,
+        Role::Candidate => election::candidate(desk).await,
+        Role::Elector => election::elector(desk).await,
+        Role::Ephemeral => ephemeral::keys(desk).await,
+        Role::Service => ephemeral::instances(desk).await,
+        Role::Tracker => track::follow(desk).await,
+        Role::Writer => write::write(desk).await,
+        Role::Watcher => observe::watch(desk).await,
+        Role::Observer => observe::observe(desk).await,
+        Role::Register => register::registers(desk).await,
+    }
 }
 
 /// What the work of a process stands on.
