@@ -5,7 +5,7 @@ use std::cell::Cell;
 use quorate::{Key, Session, Term};
 
 use super::{
-    Desk, between, failure,
+    Desk, between,
     hold::{Belief, Counter},
     millis,
 };
@@ -42,21 +42,11 @@ pub(super) async fn candidate(desk: &Desk) {
             token,
             session: Some(leadership.session().clone()),
         };
-        if let Err(error) = leadership.proclaim(format!("{} leads", desk.process)).await {
-            // It is a write like any: its fate may be unknown.
-            let _ = failure(&error);
-        }
+        // It is a write like any: under a fault it may fail.
+        let _ = leadership.proclaim(format!("{} leads", desk.process)).await;
         let counter = Counter::new(desk, NAME, token, |key| leadership.fenced(key));
-        let over = Cell::new(false);
-        tokio::join!(
-            async {
-                belief
-                    .keep(between(millis(100), desk.ttl * 2), || leadership.is_held())
-                    .await;
-                over.set(true);
-            },
-            counter.raise_until(&over),
-        );
+        let time = between(millis(100), desk.ttl * 2);
+        belief.work(&counter, time, || leadership.is_held()).await;
         match leadership.loss() {
             None => belief.end("resigned".to_owned()),
             Some(loss) => belief.lost(format!("{loss:?}"), leadership.lost()).await,
@@ -104,16 +94,8 @@ async fn lead(desk: &Desk, term: &Term, asked: u64) {
         session: session_of(desk, term.key()).await,
     };
     let counter = Counter::new(desk, NAME, token, |key| term.fenced(key));
-    let over = Cell::new(false);
-    tokio::join!(
-        async {
-            belief
-                .keep(between(millis(100), desk.ttl * 2), || term.is_held())
-                .await;
-            over.set(true);
-        },
-        counter.raise_until(&over),
-    );
+    let time = between(millis(100), desk.ttl * 2);
+    belief.work(&counter, time, || term.is_held()).await;
     if term.is_held() {
         belief.end("ended".to_owned());
     } else {

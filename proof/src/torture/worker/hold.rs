@@ -49,14 +49,7 @@ async fn hold(desk: &Desk, name: &str, guard: &LockGuard, time: Duration) {
         session: Some(guard.session().clone()),
     };
     let counter = Counter::new(desk, name, belief.token, |key| guard.fenced(key));
-    let over = Cell::new(false);
-    tokio::join!(
-        async {
-            belief.keep(time, || guard.is_held()).await;
-            over.set(true);
-        },
-        counter.raise_until(&over),
-    );
+    belief.work(&counter, time, || guard.is_held()).await;
     match guard.loss() {
         None => belief.end("released".to_owned()),
         Some(loss) => belief.lost(format!("{loss:?}"), guard.lost()).await,
@@ -79,8 +72,30 @@ const NOTE: Duration = Duration::from_millis(20);
 const NOTICE: Duration = Duration::from_secs(1);
 
 impl Belief<'_> {
-    /// Believes for some time, or until the loss or the stop of the process.
-    pub(super) async fn keep(&self, time: Duration, is_held: impl Fn() -> bool) {
+    /// Works under the hold for some time, or until the loss or the stop of the process, and looks all
+    /// the while whether it is believed in.
+    pub(super) async fn work(
+        &self,
+        counter: &Counter<'_>,
+        time: Duration,
+        is_held: impl Fn() -> bool,
+    ) {
+        let (over, done) = (Cell::new(false), Cell::new(false));
+        let raise = async {
+            counter.raise_until(&over).await;
+            done.set(true);
+        };
+        tokio::join!(self.keep(time, is_held, &over, &done), raise);
+    }
+
+    /// Looks until the loss, or until what is done under the hold is done.
+    async fn keep(
+        &self,
+        time: Duration,
+        is_held: impl Fn() -> bool,
+        over: &Cell<bool>,
+        done: &Cell<bool>,
+    ) {
         let end = Instant::now() + time;
         let mut noted = 0;
         let mut last = None;
@@ -90,6 +105,7 @@ impl Belief<'_> {
             let seen = now();
             let age = self.age();
             if !is_held() {
+                over.set(true);
                 break;
             }
             last = Some((seen, age));
@@ -98,6 +114,9 @@ impl Belief<'_> {
                 noted = seen;
             }
             if Instant::now() >= end || self.desk.is_stopping() {
+                over.set(true);
+            }
+            if done.get() {
                 break;
             }
             sleep(LOOK).await;
@@ -173,22 +192,17 @@ impl<'a> Counter<'a> {
         }
     }
 
-    /// Raises it now and then until the hold is over, and then once more: by a former holder, who must
-    /// be refused.
-    pub(super) async fn raise_until(&self, over: &Cell<bool>) {
+    /// Raises it now and then until belief ends, and then once more: who lost the hold must be refused.
+    async fn raise_until(&self, over: &Cell<bool>) {
         loop {
             let last = over.get();
             self.raise().await;
-            if last {
+            if last || self.desk.is_stopping() {
                 return;
             }
             let pause = Instant::now() + between(millis(20), millis(400));
             while !over.get() && Instant::now() < pause {
                 sleep(LOOK).await;
-            }
-            // Whoever releases need not be tried: only who lost it.
-            if over.get() && self.desk.is_stopping() {
-                return;
             }
         }
     }
