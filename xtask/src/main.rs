@@ -19,8 +19,8 @@
 //! - `simulate`: the recipes under random schedules of faults, in virtual time
 //! - `soak`: the server under load, for long
 //! - `test`: everything
-//! - `tools`: finds programs
-//! - `tools`: the compilers and interpreters that tests of the C library need
+//! - `tools`: finds programs, such as the compilers and interpreters that tests of the C library need
+//! - `torture`: recipes on a real cluster under faults
 
 mod crash;
 mod differential;
@@ -38,6 +38,7 @@ mod simulate;
 mod soak;
 mod test;
 mod tools;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,8 @@ chores:
                     run the recipes under random schedules of faults, in virtual time
   crash [--rounds N] [--seed SEED]
                     kill servers at any moment, which must lose nothing that they told
+  torture [--minutes N] [--members N] [--etcd 3.4|3.5] [FLAG...]
+                    run recipes on a real cluster under faults, and check what they saw
   install --prefix DIR [--destdir DIR] [--debug]
                     build the C library and install it with headers, pkg-config file and manual page
   races [--helgrind]
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         ["simulate", flags @ ..] => simulate::simulate(flags),
         ["soak", flags @ ..] => soak::soak(flags),
         ["test", filters @ ..] => test::run_all(filters),
+        ["torture", flags @ ..] => torture::torture(flags),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");
             Ok(())

@@ -1,0 +1,247 @@
+//! The processes that use the recipes.
+
+use std::{
+    cell::RefCell,
+    env,
+    fs::File,
+    path::{Path, PathBuf},
+    process::Stdio,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+use nix::sys::signal::Signal;
+use tokio::time::sleep;
+
+use super::{
+    launch::{Process, launch},
+    network::{GROUPS, Network, Node},
+    worker::Role,
+};
+use crate::history::{Log, What};
+
+/// How many processes have which role.
+const ROLES: [(Role, usize); 11] = [
+    (Role::Short, 3),
+    (Role::Long, 3),
+    (Role::Candidate, 2),
+    (Role::Elector, 2),
+    (Role::Ephemeral, 2),
+    (Role::Service, 2),
+    (Role::Tracker, 2),
+    (Role::Writer, 1),
+    (Role::Watcher, 1),
+    (Role::Observer, 2),
+    (Role::Register, 2),
+];
+
+/// How long a process may take to stop once it is told to: two calls, and some time to spare.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How the processes shall be.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    /// Where histories are written.
+    pub(crate) directory: PathBuf,
+    /// The time to live of sessions, in seconds.
+    pub(crate) ttl: u64,
+    /// The rates of clocks to choose from.
+    pub(crate) rates: Vec<f64>,
+    /// The library that bends clocks, if it could be built.
+    pub(crate) shim: Option<PathBuf>,
+}
+
+/// All processes.
+pub(crate) struct Workers {
+    plan: Plan,
+    log: Rc<RefCell<Log>>,
+    all: Vec<Worker>,
+}
+
+struct Worker {
+    role: Role,
+    index: usize,
+    /// How often it was started.
+    life: usize,
+    group: usize,
+    endpoints: String,
+    process: Option<Process>,
+}
+
+impl Worker {
+    fn name(&self) -> String {
+        let role = self.role.to_possible_value().expect("no role is skipped");
+        format!("{}-{}.{}", role.get_name(), self.index, self.life)
+    }
+}
+
+impl Workers {
+    /// Starts all.
+    pub(crate) async fn start(
+        plan: Plan,
+        network: &mut Network,
+        members: &[String],
+        log: Rc<RefCell<Log>>,
+        random: &mut fastrand::Rng,
+    ) -> Result<Self, String> {
+        let mut workers = Self {
+            plan,
+            log,
+            all: Vec::new(),
+        };
+        let roles = ROLES
+            .iter()
+            .flat_map(|(role, count)| (0..*count).map(|index| (*role, index)));
+        for (number, (role, index)) in roles.enumerate() {
+            let group = number % GROUPS;
+            let endpoints = network.endpoints(group, members).await?.join(",");
+            workers.all.push(Worker {
+                role,
+                index,
+                life: 0,
+                group,
+                endpoints,
+                process: None,
+            });
+            workers.spawn(number, network, random)?;
+        }
+        Ok(workers)
+    }
+
+    /// Takes all out, to stop them.
+    pub(crate) fn take(&mut self) -> Self {
+        Self {
+            plan: self.plan.clone(),
+            log: Rc::clone(&self.log),
+            all: std::mem::take(&mut self.all),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(crate) fn name(&self, number: usize) -> String {
+        self.all[number].name()
+    }
+
+    /// Kills a process.
+    pub(crate) fn kill(&mut self, number: usize) {
+        let process = self.name(number);
+        self.all[number].process = None;
+        self.log.borrow_mut().note(What::Killed { process });
+    }
+
+    /// Starts another process in the place of one that was killed.
+    pub(crate) fn restart(
+        &mut self,
+        number: usize,
+        network: &Network,
+        random: &mut fastrand::Rng,
+    ) -> Result<(), String> {
+        self.all[number].life += 1;
+        self.spawn(number, network, random)
+    }
+
+    pub(crate) fn signal(&self, number: usize, signal: Signal) {
+        if let Some(process) = &self.all[number].process {
+            process.signal(signal);
+        }
+    }
+
+    /// Tells all to stop, and waits until they have. Who fails or does not stop is noted.
+    pub(crate) async fn stop(&mut self) {
+        self.log.borrow_mut().note(What::Stopping);
+        let processes = || self.all.iter().filter_map(|worker| worker.process.as_ref());
+        processes().for_each(|process| process.signal(Signal::SIGCONT));
+        for worker in &mut self.all {
+            if let Some(process) = &mut worker.process {
+                process.close_input();
+            }
+        }
+        let deadline = Instant::now() + PATIENCE;
+        for worker in &mut self.all {
+            let name = worker.name();
+            let Some(mut process) = worker.process.take() else {
+                continue;
+            };
+            while !process.has_ended() && Instant::now() < deadline {
+                sleep(Duration::from_millis(20)).await;
+            }
+            let text = match process.status() {
+                Some(status) if status.success() => continue,
+                Some(status) => format!("{name}: {status}: see {name}.err"),
+                None => format!("{name} did not stop in {PATIENCE:?}"),
+            };
+            self.log.borrow_mut().note(What::Unexpected { text });
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        number: usize,
+        network: &Network,
+        random: &mut fastrand::Rng,
+    ) -> Result<(), String> {
+        let told = |error: std::io::Error| error.to_string();
+        let Plan {
+            directory,
+            ttl,
+            rates,
+            shim,
+        } = &self.plan;
+        let worker = &mut self.all[number];
+        let name = worker.name();
+        let this = env::current_exe().map_err(told)?;
+        let role = worker.role.to_possible_value().expect("no role is skipped");
+        let errors = File::create(directory.join(format!("{name}.err"))).map_err(told)?;
+        let mut command = launch(&this, network.keeper(Node::Clients(worker.group)));
+        command
+            .args(["worker", "--role", role.get_name(), "--process", &name])
+            .args(["--endpoints", &worker.endpoints])
+            .arg(format!("--ttl={ttl}"))
+            .arg(format!("--seed={}", random.u64(..)))
+            .arg("--directory")
+            .arg(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(errors);
+        let rate = match shim {
+            Some(shim) => {
+                let rate = rates[random.usize(..rates.len())];
+                command
+                    .env("LD_PRELOAD", shim)
+                    .env("QUORATE_CLOCK_RATE", rate.to_string());
+                rate
+            }
+            None => 1.0,
+        };
+        let process = Process::spawn(&mut command)?;
+        self.log.borrow_mut().note(What::Started {
+            process: name,
+            group: worker.group,
+            rate,
+        });
+        worker.process = Some(process);
+        Ok(())
+    }
+}
+
+/// Builds the library that bends the clocks of a process, or says why that is not possible.
+pub(crate) fn build_shim(directory: &Path) -> Result<PathBuf, String> {
+    let source = directory.join("clock.c");
+    let shim = directory.join("clock.so");
+    std::fs::write(&source, include_str!("../../shim/clock.c")).map_err(|e| e.to_string())?;
+    let status = launch(Path::new("cc"), None)
+        .args(["-O2", "-shared", "-fPIC", "-o"])
+        .arg(&shim)
+        .arg(&source)
+        .stdin(Stdio::null())
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(shim),
+        Ok(status) => Err(format!("cc: {status}")),
+        Err(error) => Err(format!("cc: {error}")),
+    }
+}
