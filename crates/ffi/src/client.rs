@@ -54,12 +54,19 @@ pub extern "C" fn quorate_client_open(
 /// Connects to what a URL names.
 pub(crate) fn connect(url: &str) -> Result<Client, Failure> {
     let process = Process::current();
-    if process.is_forked() && url.len() > "mem:".len() && url.starts_with("mem:") {
+    if process.is_forked() && is_named_memory(url) {
         let message = "a store in memory with a name may be the parent's: use `mem:` here";
         return Err(Failure::new(QUORATE_FORKED, message));
     }
     let options = ConnectOptions::parse(url)?;
     Ok(process.runtime()?.block_on(Client::connect(options))?)
+}
+
+/// Whether a URL names a store in memory that others may share.
+fn is_named_memory(url: &str) -> bool {
+    let place = url.trim().split('?').next().unwrap_or_default();
+    let name = place.split_at_checked("mem:".len());
+    name.is_some_and(|(scheme, name)| scheme.eq_ignore_ascii_case("mem:") && !name.is_empty())
 }
 
 /// Makes a client of the same store and session whose keys all lie under `namespace` and a slash.
@@ -90,7 +97,7 @@ pub extern "C" fn quorate_client_close(
 ) -> quorate_code {
     guarded(error, || {
         let used = handle::used(client)?;
-        Limit::of_write(timeout_ms, cancel)?.run(&used.freed, used.client.close())
+        Limit::of_end(timeout_ms, cancel)?.run(&used.freed, used.client.close())
     })
 }
 

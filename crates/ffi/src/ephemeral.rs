@@ -7,6 +7,7 @@ use std::{
 
 use futures_util::stream;
 use quorate::{EphemeralKey, EphemeralState, EphemeralStates};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     bytes::{optional_millis, quorate_bytes, unreserved},
@@ -53,6 +54,8 @@ pub struct quorate_ephemeral {
     events: Events<EphemeralState>,
     /// Who writes or releases it: one at a time.
     turn: tokio::sync::Mutex<()>,
+    /// Cancelled when it is released: who writes waits no more.
+    released: CancellationToken,
 }
 
 impl Kind for quorate_ephemeral {
@@ -71,13 +74,18 @@ impl quorate_ephemeral {
     async fn set(&self, value: quorate::Value) -> Result<(), Failure> {
         let _turn = self.turn.lock().await;
         let key = lock(&self.key).clone().ok_or_else(released)?;
-        Ok(key.set(value).await?)
+        tokio::select! {
+            written = key.set(value) => Ok(written?),
+            () = self.released.cancelled() => Err(released()),
+        }
     }
 
     async fn release(&self) -> Result<(), Failure> {
+        // Cut off after this the key is dropped by whoever has it last, which deletes it as well.
+        let key = lock(&self.key).take().ok_or_else(released)?;
+        self.released.cancel();
         let _turn = self.turn.lock().await;
-        let key = lock(&self.key).take();
-        match key.and_then(Arc::into_inner) {
+        match Arc::into_inner(key) {
             Some(key) => Ok(key.release().await?),
             None => Err(released()),
         }
@@ -118,6 +126,7 @@ pub extern "C" fn quorate_ephemeral_create(
             key: Mutex::new(Some(Arc::new(key))),
             events,
             turn: tokio::sync::Mutex::default(),
+            released: CancellationToken::new(),
         });
         Ok(())
     })
@@ -178,7 +187,7 @@ pub extern "C" fn quorate_ephemeral_next(
     error: Option<&mut MaybeUninit<*mut quorate_error>>,
 ) -> quorate_code {
     guarded(error, || {
-        let (out, loss) = (required(state, "state")?, optional(loss));
+        let (loss, out) = (optional(loss), required(state, "state")?);
         let used = handle::used(ephemeral)?;
         let next = used.events.next();
         let (state, why) = numbers(Limit::new(timeout_ms, cancel)?.run(&used.freed, next)?);
@@ -212,7 +221,7 @@ pub extern "C" fn quorate_ephemeral_release(
 ) -> quorate_code {
     guarded(error, || {
         let used = handle::used(ephemeral)?;
-        Limit::of_write(timeout_ms, cancel)?.run(&used.freed, used.release())
+        Limit::of_end(timeout_ms, cancel)?.run(&used.freed, used.release())
     })
 }
 

@@ -3,6 +3,7 @@
 use std::{mem::MaybeUninit, sync::Mutex};
 
 use quorate::{EphemeralState, EphemeralStates, Instance, Registration};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     bytes::quorate_bytes,
@@ -27,6 +28,8 @@ use crate::{
 pub struct quorate_registration {
     /// Gone once it was released. One at a time uses it.
     registration: tokio::sync::Mutex<Option<Registration>>,
+    /// Cancelled when it is released: who changes it waits no more.
+    released: CancellationToken,
     /// For who looks meanwhile.
     state: Mutex<EphemeralStates>,
     events: Events<EphemeralState>,
@@ -41,10 +44,14 @@ impl quorate_registration {
         let mut registration = self.registration.lock().await;
         let registration = registration.as_mut().ok_or_else(released)?;
         let instance = change(registration.instance());
-        Ok(registration.set(instance).await?)
+        tokio::select! {
+            written = registration.set(instance) => Ok(written?),
+            () = self.released.cancelled() => Err(released()),
+        }
     }
 
     async fn release(&self) -> Result<(), Failure> {
+        self.released.cancel();
         let registration = self.registration.lock().await.take();
         Ok(registration.ok_or_else(released)?.release().await?)
     }
@@ -76,6 +83,7 @@ pub extern "C" fn quorate_register(
             state: Mutex::new(registration.states()),
             events: Events::new(states(registration.states()))?,
             registration: tokio::sync::Mutex::new(Some(registration)),
+            released: CancellationToken::new(),
         });
         Ok(())
     })
@@ -142,7 +150,7 @@ pub extern "C" fn quorate_registration_next(
     error: Option<&mut MaybeUninit<*mut quorate_error>>,
 ) -> quorate_code {
     guarded(error, || {
-        let (out, loss) = (required(state, "state")?, optional(loss));
+        let (loss, out) = (optional(loss), required(state, "state")?);
         let used = handle::used(registration)?;
         let next = used.events.next();
         let (state, why) = numbers(Limit::new(timeout_ms, cancel)?.run(&used.freed, next)?);
@@ -176,7 +184,7 @@ pub extern "C" fn quorate_registration_release(
 ) -> quorate_code {
     guarded(error, || {
         let used = handle::used(registration)?;
-        Limit::of_write(timeout_ms, cancel)?.run(&used.freed, used.release())
+        Limit::of_end(timeout_ms, cancel)?.run(&used.freed, used.release())
     })
 }
 
