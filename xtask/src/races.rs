@@ -87,10 +87,12 @@ fn under_thread_sanitizer() -> Result<(), String> {
         .arg(&program)
         .args(LIBRARIES)
         .arg("-lresolv"))?;
+    let suppressions = root().join("crates/ffi/tests/c/tsan.supp");
+    let options = format!("halt_on_error=1 suppressions={}", suppressions.display());
     for _ in 0..ROUNDS {
         run(Command::new(&program)
             .arg("mem:races")
-            .env("TSAN_OPTIONS", "halt_on_error=1"))?;
+            .env("TSAN_OPTIONS", &options))?;
     }
     Ok(())
 }
