@@ -35,7 +35,9 @@ pub(crate) fn aside<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, F
     let job = unsafe { mem::transmute::<Box<dyn FnOnce() + '_>, Lent>(job) };
     let runtime = Process::current().runtime()?;
     let blocking = runtime.clone();
-    runtime.spawn(async move { blocking.spawn_blocking(move || job.run()) });
+    runtime.spawn(async move {
+        let _ = blocking.spawn_blocking(move || job.run()).await;
+    });
     over.wait();
     outcome.unwrap_or_else(|| {
         let message = "no thread could be started for a call of one that ends";

@@ -7,7 +7,6 @@ use std::{
 
 use futures_util::stream;
 use quorate::{EphemeralKey, EphemeralState, EphemeralStates};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     bytes::{optional_millis, quorate_bytes, unreserved},
@@ -54,8 +53,6 @@ pub struct quorate_ephemeral {
     events: Events<EphemeralState>,
     /// Who writes or releases it: one at a time.
     turn: tokio::sync::Mutex<()>,
-    /// Cancelled when it is released: who writes waits no more.
-    released: CancellationToken,
 }
 
 impl Kind for quorate_ephemeral {
@@ -74,16 +71,12 @@ impl quorate_ephemeral {
     async fn set(&self, value: quorate::Value) -> Result<(), Failure> {
         let _turn = self.turn.lock().await;
         let key = lock(&self.key).clone().ok_or_else(released)?;
-        tokio::select! {
-            written = key.set(value) => Ok(written?),
-            () = self.released.cancelled() => Err(released()),
-        }
+        Ok(key.set(value).await?)
     }
 
     async fn release(&self) -> Result<(), Failure> {
         // Cut off after this the key is dropped by whoever has it last, which deletes it as well.
         let key = lock(&self.key).take().ok_or_else(released)?;
-        self.released.cancel();
         let _turn = self.turn.lock().await;
         match Arc::into_inner(key) {
             Some(key) => Ok(key.release().await?),
@@ -126,7 +119,6 @@ pub extern "C" fn quorate_ephemeral_create(
             key: Mutex::new(Some(Arc::new(key))),
             events,
             turn: tokio::sync::Mutex::default(),
-            released: CancellationToken::new(),
         });
         Ok(())
     })

@@ -3,7 +3,6 @@
 use std::{mem::MaybeUninit, sync::Mutex};
 
 use quorate::{EphemeralState, EphemeralStates, Instance, Registration};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     bytes::quorate_bytes,
@@ -28,8 +27,6 @@ use crate::{
 pub struct quorate_registration {
     /// Gone once it was released. One at a time uses it.
     registration: tokio::sync::Mutex<Option<Registration>>,
-    /// Cancelled when it is released: who changes it waits no more.
-    released: CancellationToken,
     /// For who looks meanwhile.
     state: Mutex<EphemeralStates>,
     events: Events<EphemeralState>,
@@ -44,14 +41,10 @@ impl quorate_registration {
         let mut registration = self.registration.lock().await;
         let registration = registration.as_mut().ok_or_else(released)?;
         let instance = change(registration.instance());
-        tokio::select! {
-            written = registration.set(instance) => Ok(written?),
-            () = self.released.cancelled() => Err(released()),
-        }
+        Ok(registration.set(instance).await?)
     }
 
     async fn release(&self) -> Result<(), Failure> {
-        self.released.cancel();
         let registration = self.registration.lock().await.take();
         Ok(registration.ok_or_else(released)?.release().await?)
     }
@@ -83,7 +76,6 @@ pub extern "C" fn quorate_register(
             state: Mutex::new(registration.states()),
             events: Events::new(states(registration.states()))?,
             registration: tokio::sync::Mutex::new(Some(registration)),
-            released: CancellationToken::new(),
         });
         Ok(())
     })
