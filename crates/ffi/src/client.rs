@@ -30,6 +30,8 @@ impl Kind for quorate_client {
 ///
 /// - `mem:` is a store in this process for this client alone, `mem:NAME` one for all that name it
 /// - `etcd://h1:2379,h2:2379/NAMESPACE?OPTIONS` is a cluster; so is `h1:2379, h2:2379`
+/// - `unix:PATH` is a server at a Unix socket; `local:` or `local:NAME` one of this user on this machine,
+///   which the first client starts: a process that runs the program `quorate`
 /// - `https://...`, or one of the options `tls=system`, `ca=FILE`, `cert=FILE` with `key=FILE` and
 ///   `server_name=NAME`, turns TLS on
 /// - other options are `timeout` (of a call, 5s), `ttl` (of sessions, 10s), `user` and `password`,
