@@ -237,7 +237,7 @@ fn watch<I: Index>(
         let (session, pfx) = (used(session)?, bytes(pfx)?);
         let from = read(index_in).map(|index| Revision(index.into()));
         let kept = lock(&session.followed).remove(pfx);
-        let kept = kept.filter(|kept| from.is_some_and(|from| kept.go_on_at(from)));
+        let kept = kept.and_then(|mut kept| kept.go_on_at(from?).then_some(kept));
         let (changes, change) = run(&session, async {
             let mut changes = match kept {
                 Some(kept) => kept,
