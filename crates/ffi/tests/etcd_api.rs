@@ -204,6 +204,14 @@ fn changes_made_at_once_are_told_one_after_another() {
     );
 }
 
+#[test]
+fn eight_threads_have_sessions_of_their_own_and_share_one() {
+    let program = Program::compile("etcd_api_threads.c", Language::C99);
+    for servers in ["mem:threads", &servers()] {
+        assert_eq!(program.ok(&[servers]), "done");
+    }
+}
+
 /// The changes of many transactions, while connections break all the time.
 #[test]
 fn a_loop_that_counts_its_index_up_misses_and_repeats_nothing() {
