@@ -307,8 +307,8 @@ fn addresses(servers: *const EtcdServer) -> Result<String, Unable> {
             break;
         }
         let host = text(server.host)?;
-        // What would be more than a host in an address is none.
-        if host.contains(|c: char| c.is_whitespace() || ",;/?#@".contains(c)) {
+        // What would be more than a host in an address is none, nor is nothing.
+        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || ",;/?#@".contains(c)) {
             return Err(Unable::Other);
         }
         let host = match host.contains(':') && !host.starts_with('[') {

@@ -214,6 +214,7 @@ static void wrong_calls(const char *servers)
     etcd_session others[4];
     etcd_server empty = {NULL, 0};
     etcd_server strange[2] = {{STRING("host?x=y"), 1}, {NULL, 0}};
+    etcd_server nameless[3] = {{STRING(""), 0}, {STRING("host"), 1}, {NULL, 0}};
     char *key = NULL;
     char *value = NULL;
     char *index = NULL;
@@ -228,6 +229,7 @@ static void wrong_calls(const char *servers)
     CHECK(!etcd_open(NULL));
     CHECK(!etcd_open(&empty));
     CHECK(!etcd_open(strange));
+    CHECK(!etcd_open(nameless));
     CHECK(!etcd_open_str(NULL));
     CHECK(!etcd_open_str(STRING("")));
     CHECK(!etcd_open_str(STRING(" ;, ")));
