@@ -311,7 +311,7 @@ async fn beat_last(link: &Link, session: &Session, claim: &Claim) -> Result<()> 
     }
 }
 
-/// As servers count; at least one.
+/// As servers count: at least one, and no more than they can count.
 fn whole_seconds(ttl: Duration) -> Result<Duration> {
     let more = u64::from(ttl.subsec_nanos() > 0);
     match ttl.as_secs().saturating_add(more) {
@@ -319,6 +319,6 @@ fn whole_seconds(ttl: Duration) -> Result<Duration> {
             ErrorKind::InvalidArgument,
             "a detached hold needs a time to live",
         )),
-        seconds => Ok(Duration::from_secs(seconds)),
+        seconds => Ok(Duration::from_secs(seconds.min(i64::MAX.unsigned_abs()))),
     }
 }
