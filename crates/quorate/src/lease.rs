@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Client, ErrorKind, Granted, LeaseId, LeaseStatus, Result, Revision};
+use crate::{Client, Granted, LeaseId, LeaseStatus, Result, Revision};
 
 impl Client {
     /// Grants a lease that lives for `ttl` from now, rounded up to whole seconds; the server may
