@@ -140,7 +140,14 @@ impl Failure {
     }
 
     fn refused(refusal: Refusal) -> Self {
+        // The write that finds the database full is applied, and answered like those that are refused
+        // because of it (etcd's quotaApplierV3, as of 3.4 to 3.6).
+        let fate = match refusal {
+            Refusal::NoSpace => Unknown,
+            _ => NotDone,
+        };
         Self {
+            fate,
             refusal: Some(refusal.clone()),
             ..Self::new(ErrorKind::Internal, refusal.to_string(), Remedy::None)
         }
@@ -338,10 +345,11 @@ mod tests {
         ));
         assert!(fate("etcdserver: leader changed"));
         assert!(fate("something new"));
+        assert!(fate("etcdserver: mvcc: database space exceeded"));
         assert!(!fate("etcdserver: no leader"));
         assert!(!fate("etcdserver: too many requests"));
         assert!(!fate("etcdserver: permission denied"));
-        assert!(!fate("etcdserver: mvcc: database space exceeded"));
+        assert!(!fate("etcdserver: requested lease not found"));
         let lost = Failure::unanswered(Duration::from_secs(1));
         assert!(lost.clone().into_error(true).is_indefinite());
         assert!(!lost.into_error(false).is_indefinite());
