@@ -406,6 +406,16 @@ scenarios! {
         until("the error is past", async || key.error().is_none()).await;
     }
 
+    async fn a_lease_that_goes_again_and_again_is_no_reason_to_give_up(world: World) {
+        let ours = world.join();
+        // The store knows no lease that a key is put under.
+        let puts = Calls::of(CallKind::Txn).touching(KEY);
+        ours.faults.every(puts, Fate::Refuse(ErrorKind::NotFound));
+        let error = ours.client.ephemeral(KEY).create("idle").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(error.is_retryable());
+    }
+
     async fn a_client_that_is_gone_leaves_neither_key_nor_lease(world: World) {
         let observer = world.observer();
         let client = world.observer();

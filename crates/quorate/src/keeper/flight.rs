@@ -113,12 +113,20 @@ impl Task {
             self.guilty(sent, error);
             return;
         }
+        // A lease that is gone is no fault of the key's: another session makes the key again.
+        let told_error = if is_lease_gone {
+            Error::new(ErrorKind::Unavailable, error.to_string())
+        } else {
+            error.clone()
+        };
         // One key's fault must not keep the others: from now on each goes alone until it is written.
         let alone = !is_lease_gone && !error.is_retryable() && !changed;
         for sent in &batch.steps {
             if let Some(entry) = self.sender(sent) {
                 entry.alone |= alone;
-                entry.slot.tell(|told| told.error = Some(error.clone()));
+                entry
+                    .slot
+                    .tell(|told| told.error = Some(told_error.clone()));
             }
             self.review(&sent.slot.path);
         }
