@@ -1,12 +1,12 @@
 //! Puts the C library in place: the library, its headers, its pkg-config file and its manual page.
 
 use std::{
-    env, fs,
+    fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
-use crate::run::{cargo, root, run};
+use crate::run::{cargo, root, run, target};
 
 /// The number in the library's name, as `crates/ffi/build.rs` has it.
 const ABI: &str = "0";
@@ -35,9 +35,9 @@ pub(crate) fn install(flags: &[&str]) -> Result<(), String> {
         build.arg("--release");
     }
     run(&mut build)?;
-    let target = env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root().join("target"), |target| root().join(target));
-    let built = target.join(if options.debug { "debug" } else { "release" });
+    let built = root()
+        .join(target())
+        .join(if options.debug { "debug" } else { "release" });
     options.library(&built)?;
     options.headers()?;
     options.pkg_config()?;

@@ -1,7 +1,11 @@
-//! Looks for data races in the C library, with its threaded test: under ThreadSanitizer where a nightly
+//! Looks for data races in the C library, with its threaded tests: under ThreadSanitizer where a nightly
 //! toolchain with the source of the standard library is there, else under Helgrind.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{
     install::install,
@@ -22,10 +26,13 @@ const LIBRARIES: [&str; 7] = [
     "-lc",
 ];
 
-/// How often ThreadSanitizer runs the test: each run may take another course.
+/// The threaded tests, one for each header.
+const TESTS: [&str; 2] = ["threads", "etcd_api_threads"];
+
+/// How often ThreadSanitizer runs a test: each run may take another course.
 const ROUNDS: usize = 5;
 
-/// Runs the threaded test, with `--helgrind` in any case under Helgrind.
+/// Runs the threaded tests, with `--helgrind` in any case under Helgrind.
 pub(crate) fn look(flags: &[&str]) -> Result<(), String> {
     let helgrind = match flags {
         [] => false,
@@ -66,12 +73,18 @@ fn under_thread_sanitizer() -> Result<(), String> {
         .env_remove("RUSTUP_TOOLCHAIN");
     run(&mut build)?;
     let library = target.join(TARGET).join("debug/libquorate.a");
-    let program = target.join("threads");
-    let object = target.join("threads.o");
+    TESTS
+        .iter()
+        .try_for_each(|test| sanitized(test, &target, &library))
+}
+
+fn sanitized(test: &str, target: &Path, library: &Path) -> Result<(), String> {
+    let program = target.join(test);
+    let object = target.join(format!("{test}.o"));
     run(Command::new("gcc")
         .args(["-std=c99", "-D_POSIX_C_SOURCE=200809L", "-g"])
         .args(["-fsanitize=thread", "-c"])
-        .args(sources())
+        .args(sources(test))
         .arg("-o")
         .arg(&object))?;
     // The sanitizer's own part has to be that of Rust's compiler, which needs more of it than gcc.
@@ -82,15 +95,17 @@ fn under_thread_sanitizer() -> Result<(), String> {
             "lib/rustlib/{TARGET}/lib/librustc-nightly_rt.tsan.a"
         )))
         .args(["-Wl,--no-whole-archive", "-Wl,--export-dynamic"])
-        .arg(&library)
+        .arg(library)
         .arg("-o")
         .arg(&program)
         .args(LIBRARIES)
         .arg("-lresolv"))?;
+    let suppressions = root().join("crates/ffi/tests/c/tsan.supp");
+    let options = format!("halt_on_error=1 suppressions={}", suppressions.display());
     for _ in 0..ROUNDS {
         run(Command::new(&program)
             .arg("mem:races")
-            .env("TSAN_OPTIONS", "halt_on_error=1"))?;
+            .env("TSAN_OPTIONS", &options))?;
     }
     Ok(())
 }
@@ -99,17 +114,21 @@ fn under_thread_sanitizer() -> Result<(), String> {
 fn under_helgrind() -> Result<(), String> {
     let prefix = target().join("races/prefix");
     install(&["--debug", &format!("--prefix={}", prefix.display())])?;
-    let program = target().join("races/threads-helgrind");
     let lib = prefix.join("lib");
+    TESTS.iter().try_for_each(|test| watched(test, &lib))
+}
+
+fn watched(test: &str, lib: &Path) -> Result<(), String> {
+    let program = target().join(format!("races/{test}-helgrind"));
     run(Command::new("gcc")
         .args(["-std=c99", "-D_POSIX_C_SOURCE=200809L", "-g", "-pthread"])
-        .args(sources())
+        .args(sources(test))
         .arg("-o")
         .arg(&program)
         .arg("-L")
-        .arg(&lib)
+        .arg(lib)
         .args(["-lquorate", "-Wl,-rpath"])
-        .arg(&lib))?;
+        .arg(lib))?;
     let suppressions = root().join("crates/ffi/tests/c/helgrind.supp");
     run(Command::new("valgrind")
         .args(["--tool=helgrind", "--error-exitcode=9", "--fair-sched=yes"])
@@ -120,7 +139,7 @@ fn under_helgrind() -> Result<(), String> {
         .arg("mem:races?timeout=120s&ttl=600s"))
 }
 
-fn sources() -> Vec<String> {
+fn sources(test: &str) -> Vec<String> {
     let ffi = root().join("crates/ffi");
     let path = |name: &str| ffi.join(name).display().to_string();
     vec![
@@ -128,7 +147,7 @@ fn sources() -> Vec<String> {
         path("include"),
         "-I".to_owned(),
         path("tests/c"),
-        path("tests/c/threads.c"),
+        path(&format!("tests/c/{test}.c")),
     ]
 }
 

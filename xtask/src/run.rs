@@ -2,10 +2,17 @@
 
 use std::{env, ffi::OsString, path::PathBuf, process::Command};
 
-/// A call of the cargo that runs this program.
+/// A call of the cargo that runs this program, without what that tells this program of its package: there are
+/// build scripts that run again when it changes, and with them all that depends on theirs would be built anew.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     cargo.current_dir(root());
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
     cargo
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
             "run",
             "--workspace",
             "--all-features",
+            "--no-fail-fast",
             "--no-tests=pass",
         ]);
         tests.args(filters);

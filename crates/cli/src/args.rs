@@ -309,8 +309,7 @@ pub(crate) struct Set {
     #[arg(allow_negative_numbers = true)]
     pub(crate) value: OsString,
 
-    /// Let the key vanish after this time, by a lease of its own. A lease that this takes the key from
-    /// is revoked if it holds no other key
+    /// Let the key vanish after this time, by a lease of its own
     #[arg(short, long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) ttl: Option<Duration>,
 

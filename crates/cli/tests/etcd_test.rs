@@ -12,8 +12,14 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
+use quorate::Client;
+use quorate_server::Server;
 use running::{Running, etcd, etcdctl, until, until_queue_is};
-use support::Ran;
+use support::{
+    Ran,
+    proxy::{Network, Proxy},
+};
+use tokio::runtime::Runtime;
 
 mod running;
 mod support;
@@ -66,13 +72,31 @@ fn locked(args: &[&str]) -> String {
 
 #[test]
 fn each_verb_prints_what_it_always_did() {
+    verbs(&etcd::shared());
+}
+
+#[test]
+fn each_verb_prints_the_same_on_dev() {
+    let mut dev = support::quorate();
+    dev.args(["dev", "--listen", "127.0.0.1:0", "--exit-when-idle", "1m"]);
+    let dev = Running::start(dev);
+    verbs(&dev.line());
+}
+
+fn verbs(url: &str) {
+    let servers = url.strip_prefix("http://").unwrap();
+    let says = |args: &[&str], code: i32, stdout: &str, stderr: &str| {
+        let expected = (code, stdout.to_owned(), stderr.to_owned());
+        assert_eq!(ended(command(servers, args)), expected, "{args:?}");
+    };
     says(&["get", "verbs/a"], 1, "", "etcd_get failed\n");
     says(&["set", "verbs/a", "one"], 0, "", "");
     says(&["get", "verbs/a"], 0, "got value: one\n", "");
     // Slashes at the beginning do not count.
     says(&["get", "/verbs/a"], 0, "got value: one\n", "");
     says(&["set", "//verbs/b", "two words"], 0, "", "");
-    assert_eq!(ctl(&["get", "verbs/b", "--print-value-only"]), "two words");
+    let raw = etcdctl(url, &["get", "verbs/b", "--print-value-only"]).ended();
+    assert_eq!(raw.stdout, "two words");
     says(&["get", "verbs"], 0, "got value: one\ntwo words\n", "");
     says(&["get", "/verbs/"], 0, "got value: one\ntwo words\n", "");
     says(&["get", "verb"], 1, "", "etcd_get failed\n");
@@ -98,9 +122,35 @@ fn each_verb_prints_what_it_always_did() {
     says(&["get", ""], 1, "", "etcd_get failed\n");
     says(&["set", "/", "x"], 1, "", "etcd_set failed\n");
     says(&["delete", ""], 1, "", "etcd_delete failed\n");
-    let leader = format!("leader is {}\n", etcd::shared());
+    let leader = format!("leader is {url}\n");
     says(&["leader"], 0, &leader, "");
     says(&["LEADER"], 0, &leader, "");
+
+    let (code, index, complaints) = ended(command(servers, &["lock", "--ttl", "60", "/verbs/l"]));
+    assert_eq!((code, &*complaints), (0, ""));
+    let number = index.strip_prefix("got back index number ").unwrap();
+    let number = number.strip_suffix('\n').unwrap();
+    let renewal = ["lock", "--ttl=30", "--index", number, "verbs/l"];
+    says(&renewal, 0, &index, "");
+    says(&["unlock", "--index", number, "verbs/l"], 0, "", "");
+    says(&renewal, 1, "", "etcd_lock failed\n");
+    says(
+        &["unlock", "-i", number, "verbs/l"],
+        1,
+        "",
+        "etcd_unlock failed\n",
+    );
+    // The lock's key is no change of another name's.
+    let mut watch = Running::start(command(servers, &["watch", "-i", "1", "/verbs/a"]));
+    assert!(index_of(&watch.line()) > 1);
+    assert_eq!(watch.line(), "key verbs/a was set to one");
+    assert!(index_of(&watch.line()) > 1);
+    assert_eq!(watch.line(), "key verbs/a was set to three");
+    assert!(index_of(&watch.line()) > 1);
+    assert_eq!(watch.line(), "key verbs/a was set to ");
+    assert!(index_of(&watch.line()) > 1);
+    assert_eq!(watch.line(), "key verbs/a was deleted");
+    assert!(watch.is_running());
 }
 
 #[test]
@@ -403,4 +453,99 @@ fn a_lock_that_is_interrupted_while_it_waits_leaves_no_key() {
     says(&["unlock", "-i", &index, "interrupted"], 0, "", "");
     assert!(waiting.line().starts_with("got back index number "));
     assert_eq!(waiting.ended().code, Some(0));
+}
+
+/// The connection breaks once the write is done, before its answer is back. Another way to the store is
+/// known.
+#[test]
+fn a_write_without_an_answer_fails_and_is_not_sent_again() {
+    let runtime = Runtime::new().unwrap();
+    let server = runtime.block_on(Server::start()).unwrap();
+    let proxy = runtime.block_on(Proxy::before(server.url()));
+    let client = runtime.block_on(Client::connect(server.url())).unwrap();
+    let list = [&*proxy.url(), server.url()].map(|url| url["http://".len()..].to_owned());
+    let list = list.join(";");
+    // It may go the other way, and succeed.
+    let is_lost = (0..20).any(|number| {
+        let name = format!("fate/{number}");
+        let get = || runtime.block_on(client.get(name.as_str())).unwrap();
+        proxy.set(Network::Delay(Duration::from_millis(200)));
+        let ended = thread::scope(|scope| {
+            let process = scope.spawn(|| ended(command(&list, &["set", &name, "v"])));
+            until("it is done", || get().is_some());
+            proxy.set(Network::Reset);
+            process.join().unwrap()
+        });
+        assert_eq!(get().map(|kv| kv.version), Some(1), "{ended:?}");
+        let is_lost = ended.0 == 1;
+        let complaint = if is_lost { "etcd_set failed\n" } else { "" };
+        assert_eq!(
+            ended,
+            (i32::from(is_lost), String::new(), complaint.to_owned())
+        );
+        is_lost
+    });
+    assert!(is_lost);
+}
+
+#[test]
+fn a_server_that_never_answers_is_passed_over() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let list = format!("{} {}", silent.local_addr().unwrap(), servers());
+    for (args, stdout) in [
+        (&["set", "passed", "v"][..], ""),
+        (&["get", "passed"], "got value: v\n"),
+        (&["delete", "passed"], ""),
+    ] {
+        let began = Instant::now();
+        let expected = (0, stdout.to_owned(), String::new());
+        assert_eq!(ended(command(&list, args)), expected, "{args:?}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{args:?}");
+    }
+}
+
+/// One queue for both command lines, in the order of coming, whoever dies in the middle of it.
+#[test]
+fn a_lock_takes_its_turn_among_those_of_quorate() {
+    let url = etcd::shared();
+    let mut holder = running::quorate(&url, &["lock", "turns", "--", "cat"]);
+    until_queue_is(&url, "turns", 1);
+    let killed = Running::start(command(&servers(), &["lock", "-t", "2", "turns"]));
+    until_queue_is(&url, "turns", 2);
+    let mut first = Running::start(command(&servers(), &["lock", "-t", "60", "turns"]));
+    until_queue_is(&url, "turns", 3);
+    let second = running::quorate(&url, &["lock", "turns", "--", "echo", "second"]);
+    until_queue_is(&url, "turns", 4);
+    killed.signal(Signal::SIGKILL);
+    until_queue_is(&url, "turns", 3);
+    assert!(first.is_running() && first.is_silent());
+    holder.ended();
+    let line = first.line();
+    let index = line.strip_prefix("got back index number ").unwrap();
+    assert_eq!(first.ended().code, Some(0));
+    thread::sleep(Duration::from_millis(300));
+    assert!(second.is_silent());
+    says(&["unlock", "-i", index, "turns"], 0, "", "");
+    assert_eq!(second.line(), "second");
+}
+
+#[test]
+fn a_time_beyond_all_bounds_is_refused() {
+    for ttl in ["18446744073709551615", "9000000001"] {
+        says(&["lock", "-t", ttl, "bounds"], 1, "", "etcd_lock failed\n");
+        says(
+            &["set", "-t", ttl, "bounds", "v"],
+            1,
+            "",
+            "etcd_set failed\n",
+        );
+    }
+    let index = locked(&["lock", "-t", "4294967295", "bounds"]);
+    says(
+        &["lock", "-t", "18446744073709551615", "-i", &index, "bounds"],
+        1,
+        "",
+        "etcd_lock failed\n",
+    );
+    says(&["unlock", "-i", &index, "bounds"], 0, "", "");
 }

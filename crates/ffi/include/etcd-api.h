@@ -104,7 +104,7 @@ char *etcd_get(etcd_session session, char *key);
  *                history is ETCD_PROTOCOL_ERROR: read the key, and begin with NULL
  *     index_out  is set to the index of the change. To go on without missing or repeating anything call again
  *                with index_in one higher, in the same session: changes that were made at once have one index,
- *                and the session knows which of them it told
+ *                and the session knows which of them it told. With the same index again, changes are told again
  *
  * Outputs that are NULL are not set. index_in and index_out may be the same.
  *
@@ -137,9 +137,11 @@ char *etcd_leader(etcd_session session);
  *
  *     key        the name of the lock. It is the lock of that name of quorate and libquorate, and, slashes at the
  *                beginning apart, of etcdctl
- *     ttl        for how many seconds it is held from now; not 0
- *     index_in   NULL to acquire: waits for its turn. The index of a hold to renew it: then it lasts for another
- *                ttl from now. If that hold is gone the answer is ETCD_PROTOCOL_ERROR
+ *     ttl        for how many seconds it is held from now; not 0. etcd may make them more
+ *     index_in   NULL to acquire: waits for its turn, and keeps its place meanwhile. If that is lost, as nobody
+ *                answered for ttl or somebody deleted its key, the answer is ETCD_PROTOCOL_ERROR. The index of a
+ *                hold to renew it: then it lasts for another ttl from now. If that hold is gone the answer is
+ *                ETCD_PROTOCOL_ERROR
  *     index_out  unless this is NULL, it is set to the index of the hold, in decimal digits, to be freed
  *
  * Nobody keeps the lock when it is acquired: it ends after its ttl, even if this process lives on, unless it is

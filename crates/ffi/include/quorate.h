@@ -13,6 +13,7 @@
  *   do; `quorate_code_text` says it in words.
  * - Outputs come after the inputs, and `quorate_error **error` comes last. Either may be NULL unless the text
  *   says otherwise. Outputs are set to zero or NULL first, so what failed leaves nothing that has to be freed.
+ *   Each output of a call is a variable of its own.
  * - `*error` is set to NULL on success, else to an error with the code, a message for people, whether the call
  *   may be repeated (`retryable`) and whether the write may have happened although it failed (`indefinite`).
  *   Free it by `quorate_error_free`.
@@ -57,6 +58,8 @@
  * - At the time-out the call returns `QUORATE_TIMEOUT`, and `QUORATE_CANCELLED` when another thread triggers
  *   `cancel`, which NULL stands for never. Either way nothing is left behind: who waits for a lock leaves the
  *   queue, what was made is undone. Only a write that was under way may happen: then the error is `indefinite`.
+ * - What ends something (`_release`, `_close`, `_stop`) begins even if `cancel` was triggered before, and goes on
+ *   in the background when the call is cut off.
  * - To free a handle in which another thread waits is safe: that thread returns with `QUORATE_CLOSED`.
  * - A signal handler must call nothing here. It may write 8 bytes (a `uint64_t` of 1) to the descriptor of
  *   `quorate_cancel_fd`, which triggers it.
@@ -76,7 +79,8 @@
  *
  * Every function may be called from every thread, also on the same handle at the same time; no text says
  * otherwise. A `const` first argument means that the handle stays what it is. Of several threads that wait for
- * events of one handle, each event goes to one. The library has two threads of its own and a few more for files
+ * events of one handle, each event goes to one. Destructors and exit handlers may call what they like, also when
+ * the storage of their own thread is gone: another thread does it for them, and they wait. The library has two threads of its own and a few more for files
  * and names of hosts, all named `quorate`; they take no signals. They are started by the first call that needs
  * them, whose error tells if that fails, and end with the process.
  *
@@ -1646,6 +1650,8 @@ void quorate_cancel_free(struct quorate_cancel *cancel);
  *
  * - `mem:` is a store in this process for this client alone, `mem:NAME` one for all that name it
  * - `etcd://h1:2379,h2:2379/NAMESPACE?OPTIONS` is a cluster; so is `h1:2379, h2:2379`
+ * - `unix:PATH` is a server at a Unix socket; `local:` or `local:NAME` one of this user on this machine,
+ *   which the first client starts: a process that runs the program `quorate`
  * - `https://...`, or one of the options `tls=system`, `ca=FILE`, `cert=FILE` with `key=FILE` and
  *   `server_name=NAME`, turns TLS on
  * - other options are `timeout` (of a call, 5s), `ttl` (of sessions, 10s), `user` and `password`,
@@ -2106,7 +2112,7 @@ int64_t quorate_guard_lease(const struct quorate_guard *guard);
 
 /**
  * How long it may still be relied on if no further beat of its session is answered, in milliseconds; 0
- * once it is lost or released, and while quorate_guard_proclaim runs.
+ * once it is lost or released.
  */
 int64_t quorate_guard_remaining_ms(const struct quorate_guard *guard);
 
@@ -2138,7 +2144,7 @@ quorate_code quorate_guard_proclaim(struct quorate_guard *guard,
 
 /**
  * Releases the lock, or resigns the leadership, and waits until that is confirmed. Not held from the
- * beginning of the call on, whatever comes of it.
+ * beginning of the call on, whatever comes of it; a quorate_guard_proclaim of another thread comes first.
  *
  * QUORATE_LOST if it had been lost or released before: what was done under it may have overlapped with
  * somebody else.

@@ -30,6 +30,8 @@ impl Kind for quorate_client {
 ///
 /// - `mem:` is a store in this process for this client alone, `mem:NAME` one for all that name it
 /// - `etcd://h1:2379,h2:2379/NAMESPACE?OPTIONS` is a cluster; so is `h1:2379, h2:2379`
+/// - `unix:PATH` is a server at a Unix socket; `local:` or `local:NAME` one of this user on this machine,
+///   which the first client starts: a process that runs the program `quorate`
 /// - `https://...`, or one of the options `tls=system`, `ca=FILE`, `cert=FILE` with `key=FILE` and
 ///   `server_name=NAME`, turns TLS on
 /// - other options are `timeout` (of a call, 5s), `ttl` (of sessions, 10s), `user` and `password`,
@@ -54,12 +56,19 @@ pub extern "C" fn quorate_client_open(
 /// Connects to what a URL names.
 pub(crate) fn connect(url: &str) -> Result<Client, Failure> {
     let process = Process::current();
-    if process.is_forked() && url.len() > "mem:".len() && url.starts_with("mem:") {
+    if process.is_forked() && is_named_memory(url) {
         let message = "a store in memory with a name may be the parent's: use `mem:` here";
         return Err(Failure::new(QUORATE_FORKED, message));
     }
     let options = ConnectOptions::parse(url)?;
     Ok(process.runtime()?.block_on(Client::connect(options))?)
+}
+
+/// Whether a URL names a store in memory that others may share.
+fn is_named_memory(url: &str) -> bool {
+    let place = url.trim().split('?').next().unwrap_or_default();
+    let name = place.split_at_checked("mem:".len());
+    name.is_some_and(|(scheme, name)| scheme.eq_ignore_ascii_case("mem:") && !name.is_empty())
 }
 
 /// Makes a client of the same store and session whose keys all lie under `namespace` and a slash.
@@ -90,7 +99,7 @@ pub extern "C" fn quorate_client_close(
 ) -> quorate_code {
     guarded(error, || {
         let used = handle::used(client)?;
-        Limit::of_write(timeout_ms, cancel)?.run(&used.freed, used.client.close())
+        Limit::of_end(timeout_ms, cancel)?.run(&used.freed, used.client.close())
     })
 }
 

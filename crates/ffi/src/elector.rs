@@ -15,7 +15,7 @@ use crate::{
     handle::{self, Kind},
     lock::{lay_contender, quorate_contender},
     output::{self, give, required},
-    process::{Process, lock},
+    process::lock,
     wait::Limit,
 };
 
@@ -75,7 +75,6 @@ pub extern "C" fn quorate_elector_start(
         let (name, value) = (name.key("name")?, value.value("value")?);
         let used = handle::used(client)?;
         let election = election(&used.client, name, value, options)?;
-        let _context = Process::current().runtime()?.enter();
         let elector = election.elector();
         let states = stream::unfold(Some(elector.states()), |states| async {
             let mut states = states?;
@@ -167,7 +166,7 @@ pub extern "C" fn quorate_elector_stop(
 ) -> quorate_code {
     guarded(error, || {
         let used = handle::used(elector)?;
-        let limit = Limit::of_write(timeout_ms, cancel)?;
+        let limit = Limit::of_end(timeout_ms, cancel)?;
         let Some(elector) = lock(&used.elector).take() else {
             return Err(Failure::new(
                 QUORATE_CLOSED,

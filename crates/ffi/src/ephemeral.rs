@@ -75,9 +75,10 @@ impl quorate_ephemeral {
     }
 
     async fn release(&self) -> Result<(), Failure> {
+        // Cut off after this the key is dropped by whoever has it last, which deletes it as well.
+        let key = lock(&self.key).take().ok_or_else(released)?;
         let _turn = self.turn.lock().await;
-        let key = lock(&self.key).take();
-        match key.and_then(Arc::into_inner) {
+        match Arc::into_inner(key) {
             Some(key) => Ok(key.release().await?),
             None => Err(released()),
         }
@@ -178,7 +179,7 @@ pub extern "C" fn quorate_ephemeral_next(
     error: Option<&mut MaybeUninit<*mut quorate_error>>,
 ) -> quorate_code {
     guarded(error, || {
-        let (out, loss) = (required(state, "state")?, optional(loss));
+        let (loss, out) = (optional(loss), required(state, "state")?);
         let used = handle::used(ephemeral)?;
         let next = used.events.next();
         let (state, why) = numbers(Limit::new(timeout_ms, cancel)?.run(&used.freed, next)?);
@@ -212,7 +213,7 @@ pub extern "C" fn quorate_ephemeral_release(
 ) -> quorate_code {
     guarded(error, || {
         let used = handle::used(ephemeral)?;
-        Limit::of_write(timeout_ms, cancel)?.run(&used.freed, used.release())
+        Limit::of_end(timeout_ms, cancel)?.run(&used.freed, used.release())
     })
 }
 

@@ -9,7 +9,11 @@ use std::{
 
 use quorate::{ErrorKind, Loss};
 
-use crate::output;
+use crate::{
+    aside::{aside, is_ending},
+    output,
+    process::Process,
+};
 
 /// What came of a call: QUORATE_OK, or why it failed. New ones may be added.
 pub type quorate_code = i32;
@@ -103,7 +107,10 @@ pub struct quorate_error {
 /// Frees an error; NULL is accepted.
 #[unsafe(no_mangle)]
 pub extern "C" fn quorate_error_free(error: *mut quorate_error) {
-    output::take_back(error);
+    infallible((), || {
+        output::take_back(error);
+        Ok(())
+    });
 }
 
 /// What a code asks of the caller, as a sentence. It is never NULL, and not to be freed.
@@ -245,8 +252,7 @@ pub(crate) fn guarded(
     body: impl FnOnce() -> Result<(), Failure>,
 ) -> quorate_code {
     let error = output::optional(error);
-    let outcome = catch_unwind(AssertUnwindSafe(body));
-    let Err(failure) = outcome.unwrap_or_else(|panic| Err(Failure::panicked(&*panic))) else {
+    let Err(failure) = caught(body) else {
         return QUORATE_OK;
     };
     let code = failure.code;
@@ -258,10 +264,20 @@ pub(crate) fn guarded(
 
 /// Runs the body of a function of C that cannot fail: what goes wrong is the value of nothing.
 pub(crate) fn infallible<T>(nothing: T, body: impl FnOnce() -> Result<T, Failure>) -> T {
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(value)) => value,
-        _ => nothing,
-    }
+    caught(body).unwrap_or(nothing)
+}
+
+/// Runs a body, and makes a failure of a panic.
+fn caught<T>(body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let run = || {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            // What is looked at or dropped may want to set a timer, or to spawn.
+            let _context = Process::current().enter();
+            body()
+        }));
+        outcome.unwrap_or_else(|panic| Err(Failure::panicked(&*panic)))
+    };
+    if is_ending() { aside(run) } else { run() }
 }
 
 /// The codes are those of the one table.

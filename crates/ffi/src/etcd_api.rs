@@ -237,7 +237,7 @@ fn watch<I: Index>(
         let (session, pfx) = (used(session)?, bytes(pfx)?);
         let from = read(index_in).map(|index| Revision(index.into()));
         let kept = lock(&session.followed).remove(pfx);
-        let kept = kept.filter(|kept| from.is_some_and(|from| kept.go_on_at(from)));
+        let kept = kept.and_then(|mut kept| kept.go_on_at(from?).then_some(kept));
         let (changes, change) = run(&session, async {
             let mut changes = match kept {
                 Some(kept) => kept,
@@ -307,8 +307,8 @@ fn addresses(servers: *const EtcdServer) -> Result<String, Unable> {
             break;
         }
         let host = text(server.host)?;
-        // What would be more than a host in an address is none.
-        if host.contains(|c: char| c.is_whitespace() || ",;/?#@".contains(c)) {
+        // What would be more than a host in an address is none, nor is nothing.
+        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || ",;/?#@".contains(c)) {
             return Err(Unable::Other);
         }
         let host = match host.contains(':') && !host.starts_with('[') {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::Shared};
-use quorate::{Compare, Leadership, LockGuard, Loss};
+use quorate::{Compare, Leadership, LockGuard, Loss, Session};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -50,8 +50,19 @@ pub(crate) enum Hold {
     Lock(LockGuard),
     Leadership(Leadership),
     /// The leadership is where its value is being changed.
-    Away,
+    Away(Session),
     Released,
+}
+
+impl Hold {
+    fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Lock(guard) => Some(guard.session()),
+            Self::Leadership(leadership) => Some(leadership.session()),
+            Self::Away(session) => Some(session),
+            Self::Released => None,
+        }
+    }
 }
 
 /// Bytes alone. Free it by quorate_buffer_free.
@@ -82,7 +93,7 @@ impl quorate_guard {
                     leadership.fence(),
                     Box::pin(leadership.lost()),
                 ),
-                Hold::Away | Hold::Released => unreachable!("it is held"),
+                Hold::Away(_) | Hold::Released => unreachable!("it is held"),
             };
         handle::open(Self {
             key: key.to_vec(),
@@ -97,11 +108,15 @@ impl quorate_guard {
 
     /// How it was lost, by what was seen and by the clock.
     fn loss(&self) -> Option<Loss> {
-        match &*lock(&self.hold) {
+        self.loss_of(&lock(&self.hold))
+    }
+
+    fn loss_of(&self, hold: &Hold) -> Option<Loss> {
+        match hold {
             Hold::Lock(guard) => guard.loss(),
             Hold::Leadership(leadership) => leadership.loss(),
             // The signal reads the clock each time it is asked.
-            Hold::Away => self.lost.clone().now_or_never(),
+            Hold::Away(_) => self.lost.clone().now_or_never(),
             Hold::Released => Some(self.lost.clone().now_or_never().unwrap_or(Loss::Released)),
         }
     }
@@ -121,8 +136,11 @@ impl quorate_guard {
         let _turn = self.turn.lock().await;
         let mut lent = {
             let mut hold = lock(&self.hold);
-            match std::mem::replace(&mut *hold, Hold::Away) {
-                Hold::Leadership(leadership) => Lent(self, Some(leadership)),
+            match std::mem::replace(&mut *hold, Hold::Released) {
+                Hold::Leadership(leadership) => {
+                    *hold = Hold::Away(leadership.session().clone());
+                    Lent(self, Some(leadership))
+                }
                 other => {
                     let refused = match &other {
                         Hold::Lock(_) => {
@@ -147,7 +165,7 @@ impl quorate_guard {
         match hold {
             Hold::Lock(guard) => Ok(guard.release().await?),
             Hold::Leadership(leadership) => Ok(leadership.resign().await?),
-            Hold::Away | Hold::Released => Err(released()),
+            Hold::Away(_) | Hold::Released => Err(released()),
         }
     }
 }
@@ -192,24 +210,21 @@ pub extern "C" fn quorate_guard_loss(guard: *const quorate_guard) -> quorate_los
 #[unsafe(no_mangle)]
 pub extern "C" fn quorate_guard_lease(guard: *const quorate_guard) -> i64 {
     infallible(0, || {
-        Ok(match &*lock(&handle::used(guard)?.hold) {
-            Hold::Lock(guard) => guard.session().lease().0,
-            Hold::Leadership(leadership) => leadership.session().lease().0,
-            Hold::Away | Hold::Released => 0,
-        })
+        let used = handle::used(guard)?;
+        let hold = lock(&used.hold);
+        Ok(hold.session().map_or(0, |session| session.lease().0))
     })
 }
 
 /// How long it may still be relied on if no further beat of its session is answered, in milliseconds; 0
-/// once it is lost or released, and while quorate_guard_proclaim runs.
+/// once it is lost or released.
 #[unsafe(no_mangle)]
 pub extern "C" fn quorate_guard_remaining_ms(guard: *const quorate_guard) -> i64 {
     infallible(0, || {
-        Ok(match &*lock(&handle::used(guard)?.hold) {
-            Hold::Lock(guard) if guard.is_held() => to_millis(guard.session().remaining()),
-            Hold::Leadership(leadership) if leadership.is_held() => {
-                to_millis(leadership.session().remaining())
-            }
+        let used = handle::used(guard)?;
+        let hold = lock(&used.hold);
+        Ok(match (used.loss_of(&hold), hold.session()) {
+            (None, Some(session)) => to_millis(session.remaining()),
             _ => 0,
         })
     })
@@ -281,7 +296,7 @@ pub extern "C" fn quorate_guard_proclaim(
 }
 
 /// Releases the lock, or resigns the leadership, and waits until that is confirmed. Not held from the
-/// beginning of the call on, whatever comes of it.
+/// beginning of the call on, whatever comes of it; a quorate_guard_proclaim of another thread comes first.
 ///
 /// QUORATE_LOST if it had been lost or released before: what was done under it may have overlapped with
 /// somebody else.
@@ -294,7 +309,7 @@ pub extern "C" fn quorate_guard_release(
 ) -> quorate_code {
     guarded(error, || {
         let used = handle::used(guard)?;
-        Limit::of_write(timeout_ms, cancel)?.run(&used.freed, used.release())
+        Limit::of_end(timeout_ms, cancel)?.run(&used.freed, used.release())
     })
 }
 

@@ -101,9 +101,6 @@ pub(crate) fn free<T: Kind>(handle: *mut T) {
     };
     if let Some(entry) = entry {
         entry.freed.cancel();
-        // What is dropped may want to spawn.
-        let _context = process.runtime().ok().map(|runtime| runtime.enter());
-        drop(entry);
     }
 }
 

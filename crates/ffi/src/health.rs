@@ -13,7 +13,6 @@ use crate::{
     events::Events,
     handle::{self, Kind},
     output::{self, Arena, give, required},
-    process::Process,
     wait::Limit,
 };
 
@@ -154,7 +153,6 @@ pub extern "C" fn quorate_health_monitor_open(
         let out = required(monitor, "monitor")?;
         let used = handle::used(client)?;
         let check = check(&used, options)?;
-        let _context = Process::current().runtime()?.enter();
         let reports = stream::unfold(Some(check.monitor()), |monitor| async {
             let mut monitor = monitor?;
             match monitor.changed().await {

@@ -267,8 +267,8 @@ pub extern "C" fn quorate_put_if_revision(
     error: Option<&mut MaybeUninit<*mut quorate_error>>,
 ) -> quorate_code {
     guarded(error, || {
-        let done = required(done, "done")?;
         let (revision, present) = (optional(revision), optional(present));
+        let done = required(done, "done")?;
         let (key, value) = (key.key("key")?, value.value("value")?);
         let used = handle::used(client)?;
         let call = used.client.put_if_revision(key, Revision(expected), value);
@@ -294,8 +294,8 @@ pub extern "C" fn quorate_put_if_value(
     error: Option<&mut MaybeUninit<*mut quorate_error>>,
 ) -> quorate_code {
     guarded(error, || {
-        let done = required(done, "done")?;
         let (revision, present) = (optional(revision), optional(present));
+        let done = required(done, "done")?;
         let (key, value) = (key.key("key")?, value.value("value")?);
         let expected = expected.value("expected value")?;
         let used = handle::used(client)?;

@@ -42,7 +42,7 @@ pub extern "C" fn quorate_lease_grant(
     error: Option<&mut MaybeUninit<*mut quorate_error>>,
 ) -> quorate_code {
     guarded(error, || {
-        let (lease, granted_ms) = (required(lease, "lease")?, optional(granted_ms));
+        let (granted_ms, lease) = (optional(granted_ms), required(lease, "lease")?);
         let ttl = millis(ttl_ms, "time to live")?;
         let used = handle::used(client)?;
         let call = used.client.grant_lease(ttl);

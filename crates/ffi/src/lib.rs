@@ -16,7 +16,8 @@
 //! - `process`: the runtime and the tables of this process
 //! - `handle`: what an opaque pointer stands for
 //! - `output`: structs that C frees
-//! - `wait`: blocking calls; `events`: one event ahead, and its descriptor (`signal`)
+//! - `wait`: blocking calls; `aside`: calls of a thread that ends
+//! - `events`: one event ahead, and its descriptor (`signal`)
 //!
 //! The functions are not `unsafe`: handles are never dereferenced, outputs are references that may be
 //! missing, and bytes are read in one place. What C has to promise stands in the conventions.
@@ -24,6 +25,7 @@
 #![allow(non_camel_case_types)] // the names are those of C
 #![allow(unreachable_pub)] // what C sees is public in private modules
 
+mod aside;
 mod bytes;
 mod cancel;
 mod client;

@@ -67,14 +67,15 @@ pub(crate) fn set<T>(out: Option<&mut T>, value: T) {
 /// What a struct that was given out points to.
 #[derive(Default)]
 pub(crate) struct Arena {
-    texts: Vec<Box<[u8]>>,
+    /// Vectors, which unlike boxes may be moved while they are pointed into.
+    texts: Vec<Vec<u8>>,
     arrays: Vec<Box<dyn Any>>,
 }
 
 impl Arena {
     /// Bytes with a NUL behind them.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> quorate_bytes {
-        let kept: Box<[u8]> = [bytes, b"\0"].concat().into();
+        let kept = [bytes, b"\0"].concat();
         let data = kept.as_ptr();
         self.texts.push(kept);
         quorate_bytes {
@@ -99,9 +100,8 @@ impl Arena {
         if items.is_empty() {
             return (ptr::null(), 0);
         }
-        let kept: Box<[T]> = items.into();
-        let (data, len) = (kept.as_ptr(), kept.len());
-        self.arrays.push(Box::new(kept));
+        let (data, len) = (items.as_ptr(), items.len());
+        self.arrays.push(Box::new(items));
         (data, len)
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use nix::sys::signal::SigSet;
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, EnterGuard, Handle, Runtime};
 
 use crate::{
     error::{Failure, QUORATE_INTERNAL},
@@ -105,6 +105,11 @@ impl Process {
                 Err(Failure::new(QUORATE_INTERNAL, message))
             }
         }
+    }
+
+    /// The context of the runtime, once that is started.
+    pub(crate) fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.runtime.get().map(Runtime::enter)
     }
 
     pub(crate) fn handles(&self) -> &RwLock<HashMap<usize, Entry>> {

@@ -142,7 +142,7 @@ pub extern "C" fn quorate_registration_next(
     error: Option<&mut MaybeUninit<*mut quorate_error>>,
 ) -> quorate_code {
     guarded(error, || {
-        let (out, loss) = (required(state, "state")?, optional(loss));
+        let (loss, out) = (optional(loss), required(state, "state")?);
         let used = handle::used(registration)?;
         let next = used.events.next();
         let (state, why) = numbers(Limit::new(timeout_ms, cancel)?.run(&used.freed, next)?);
@@ -176,7 +176,7 @@ pub extern "C" fn quorate_registration_release(
 ) -> quorate_code {
     guarded(error, || {
         let used = handle::used(registration)?;
-        Limit::of_write(timeout_ms, cancel)?.run(&used.freed, used.release())
+        Limit::of_end(timeout_ms, cancel)?.run(&used.freed, used.release())
     })
 }
 

@@ -114,7 +114,7 @@ pub extern "C" fn quorate_session_next(
     error: Option<&mut MaybeUninit<*mut quorate_error>>,
 ) -> quorate_code {
     guarded(error, || {
-        let (out, loss) = (required(state, "state")?, optional(loss));
+        let (loss, out) = (optional(loss), required(state, "state")?);
         let used = handle::used(session)?;
         let next = used.events.next();
         let (state, why) = numbers(Limit::new(timeout_ms, cancel)?.run(&used.freed, next)?);
@@ -168,7 +168,7 @@ pub extern "C" fn quorate_session_close(
 ) -> quorate_code {
     guarded(error, || {
         let used = handle::used(session)?;
-        Limit::of_write(timeout_ms, cancel)?.run(&used.freed, used.session.close())
+        Limit::of_end(timeout_ms, cancel)?.run(&used.freed, used.session.close())
     })
 }
 

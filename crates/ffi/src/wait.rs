@@ -18,6 +18,8 @@ pub(crate) struct Limit {
     cancel: Option<Used<quorate_cancel>>,
     /// Whether it may have had an effect though it was cut off.
     writes: bool,
+    /// Whether it begins even if it was cancelled before.
+    ends: bool,
 }
 
 impl Limit {
@@ -31,6 +33,7 @@ impl Limit {
                 Some(handle::used(cancel)?)
             },
             writes: false,
+            ends: false,
         })
     }
 
@@ -42,6 +45,14 @@ impl Limit {
         Ok(Self {
             writes: true,
             ..Self::new(timeout_ms, cancel)?
+        })
+    }
+
+    /// What ends something does so even if it is cut off: in the background.
+    pub(crate) fn of_end(timeout_ms: i64, cancel: *const quorate_cancel) -> Result<Self, Failure> {
+        Ok(Self {
+            ends: true,
+            ..Self::of_write(timeout_ms, cancel)?
         })
     }
 
@@ -64,7 +75,8 @@ impl Limit {
                 }
             };
             let mut over = pin!(over);
-            // What was cancelled before does not begin; a time-out of zero lets it try.
+            // What was cancelled before does not begin, unless to begin is what counts; a time-out of
+            // zero lets it try.
             let begun = tokio::select! {
                 biased;
                 over = &mut over => Some(over),
@@ -72,6 +84,7 @@ impl Limit {
             };
             if let Some((code, message)) = begun
                 && code != QUORATE_TIMEOUT
+                && !self.ends
             {
                 return Err(Failure::new(code, message));
             }

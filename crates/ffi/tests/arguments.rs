@@ -79,6 +79,22 @@ fn functions() -> Vec<Function> {
     functions
 }
 
+/// The members of a struct of the header that C fills in, but for the reserved ones.
+fn members(of: &str) -> Vec<Parameter> {
+    let header = text(crate_file("include/quorate.h"));
+    let begin = format!("typedef struct {of} {{\n");
+    let (_, rest) = header.split_once(&begin).expect(of);
+    let (body, _) = rest.split_once("\n}").expect(of);
+    let members: Vec<_> = body
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(';'))
+        .filter(|member| !member.contains("reserved["))
+        .map(|member| Parameter::read((1, member)))
+        .collect();
+    assert!(!members.is_empty(), "{of} is read wrongly");
+    members
+}
+
 impl Parameter {
     fn read((at, text): (usize, &str)) -> Self {
         let first = at == 0;
@@ -209,6 +225,46 @@ impl Parameter {
         }
         bad
     }
+
+    /// What is not good as a member of options or of an instance, where bytes are text.
+    fn bad_member(&self, sort: Sort) -> Vec<(String, String)> {
+        let (refused, answered) = ("QUORATE_INVALID_ARGUMENT", "-2");
+        let bad: &[(&str, &str)] = match (sort, self.base()) {
+            (Sort::Bytes, _) => &[
+                ("bytes_null_with_length()", refused),
+                ("bytes_over_long()", refused),
+                ("bytes_endless()", refused),
+                ("bytes_not_utf8()", refused),
+            ],
+            (Sort::Handle, _) => {
+                let (base, field) = (self.base(), self.field());
+                let cast =
+                    |handle: &str| (format!("({base} *)({handle})"), "QUORATE_BAD_HANDLE".into());
+                let wrong = ["(void *)live.txn", "(void *)&error"].map(cast);
+                return [vec![cast(&format!("freed.{field}"))], wrong.to_vec()].concat();
+            }
+            (_, "int32_t") => &[
+                ("-1", refused),
+                ("INT32_MIN", refused),
+                ("INT32_MAX", refused),
+            ],
+            (_, "int64_t") if self.name.ends_with("_ms") => &[
+                ("-1", refused),
+                ("INT64_MIN", refused),
+                ("INT64_MAX", answered),
+            ],
+            (_, "int64_t") => &[
+                ("-1", answered),
+                ("INT64_MIN", answered),
+                ("INT64_MAX", answered),
+            ],
+            (_, "uint32_t" | "uint64_t") => &[("UINT32_MAX", answered)],
+            (_, "bool") => &[("true", answered)],
+            (_, other) => panic!("nothing is known that is wrong with {other}"),
+        };
+        let owned = |(value, code): &(&str, &str)| ((*value).to_owned(), (*code).to_owned());
+        bad.iter().map(owned).collect()
+    }
 }
 
 impl Function {
@@ -250,6 +306,24 @@ impl Function {
                 );
             }
         }
+        for (at, parameter) in self.parameters.iter().enumerate() {
+            let base = parameter.base();
+            let given = match parameter.sort(handles) {
+                Sort::Options => format!("{base} given; memset(&given, 0, sizeof given)"),
+                Sort::Instance => format!("{base} given = instance"),
+                _ => continue,
+            };
+            let mut arguments = good.clone();
+            arguments[at] = "&given".to_owned();
+            for member in members(base) {
+                for (bad, expected) in member.bad_member(member.sort(handles)) {
+                    let what = format!("{}.{} = {bad}", parameter.name, member.name);
+                    writeln!(program, "  {{ {given}; given.{} = {bad};", member.name).unwrap();
+                    self.case(handles, &arguments, &what, &expected, program);
+                    program.push_str("  }\n");
+                }
+            }
+        }
         // Nothing at all: no handle, no output, no error.
         let nothing: Vec<_> = self
             .parameters
@@ -275,9 +349,22 @@ impl Function {
         let call = format!("{}({})", self.name, arguments.join(", "));
         let what = format!("{}: {what}", self.name).replace('"', "'");
         let has_error = arguments.last().is_some_and(|last| last == "&error");
+        let mut zero = "true".to_owned();
+        for parameter in &self.parameters {
+            let (base, name) = (parameter.base(), &parameter.name);
+            let stale = match parameter.sort(handles) {
+                Sort::OutputPointer => format!("({base} *)(void *)&error"),
+                Sort::OutputValue => format!("({base})1"),
+                _ => continue,
+            };
+            writeln!(program, "  out_{name} = {stale};").unwrap();
+            if arguments.contains(&format!("&out_{name}")) {
+                write!(zero, " && !out_{name}").unwrap();
+            }
+        }
         writeln!(
             program,
-            "  expect(\"{what}\", {call}, {expected}, {has_error});"
+            "  if (expect(\"{what}\", {call}, {expected}, {has_error}) != QUORATE_OK) zeroed(\"{what}\", {zero});"
         )
         .unwrap();
         for parameter in &self.parameters {

@@ -4,13 +4,23 @@
 #![allow(clippy::disallowed_methods)] // processes live by the machine's clock
 
 use std::{
+    net::TcpListener,
     path::PathBuf,
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use support::{Language, Workshop, crate_file, etcd, watched};
+use quorate::Client;
+use quorate_server::Server;
+use support::{
+    Language, Workshop, crate_file,
+    dev::Dev,
+    etcd,
+    proxy::{Network, Proxy},
+    watched,
+};
+use tokio::runtime::Runtime;
 
 mod support;
 
@@ -73,8 +83,33 @@ impl Program {
     }
 }
 
+/// For clients and servers of the test itself; they go on while programs run.
+fn runtime() -> Runtime {
+    Runtime::new().unwrap()
+}
+
 fn servers() -> String {
     etcd::shared().strip_prefix("http://").unwrap().to_owned()
+}
+
+#[test]
+fn a_program_that_was_written_for_the_ancestor_runs_everywhere() {
+    let etcd = etcd::own();
+    let dev = Dev::start();
+    for language in [Language::C99, Language::Cpp17] {
+        let program = Program::compile("etcd_api_ancestor.c", language);
+        assert_eq!(program.ok(&["mem:ancestor"]), "done");
+        for servers in [etcd.strip_prefix("http://").unwrap(), dev.servers()] {
+            assert_eq!(program.ok(&[servers]), "done");
+        }
+    }
+}
+
+#[test]
+fn a_program_in_c_runs_on_dev() {
+    let dev = Dev::start();
+    let program = Program::compile("etcd_api.c", Language::C99);
+    assert_eq!(program.ok(&[dev.servers()]), "done");
 }
 
 #[test]
@@ -96,30 +131,31 @@ fn a_program_in_cpp_runs_on_etcd_and_goes_past_servers_that_are_not_there() {
 
 #[test]
 fn a_program_runs_without_a_server() {
-    for language in [Language::C99, Language::Cpp17] {
-        let program = Program::compile("etcd_api.c", language);
-        assert_eq!(program.ok(&["mem:etcd-api"]), "done");
-    }
+    thread::scope(|scope| {
+        for language in [Language::C99, Language::Cpp17] {
+            scope.spawn(move || {
+                let program = Program::compile("etcd_api.c", language);
+                assert_eq!(program.ok(&["mem:etcd-api"]), "done");
+            });
+        }
+    });
 }
 
 #[test]
 fn a_lock_is_renewed_and_released_from_other_processes() {
     let servers = servers();
     let program = Program::compile("etcd_api_step.c", Language::C99);
-    let index = program.ok(&[&servers, "lock", "/step/a", "4"]);
+    let index = program.ok(&[&servers, "lock", "/step/a", "2"]);
     let began = Instant::now();
     assert_eq!(
         program.ok(&[&servers, "lock", "step/a", "60", &index]),
         index
     );
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     // It is the queue of every other lock.
     let is_free = || {
         runtime.block_on(async {
-            let client = quorate::Client::connect(servers.as_str()).await.unwrap();
+            let client = Client::connect(servers.as_str()).await.unwrap();
             let guard = client.lock("step/a").try_acquire().await.unwrap();
             let is_free = guard.is_some();
             if let Some(guard) = guard {
@@ -128,7 +164,7 @@ fn a_lock_is_renewed_and_released_from_other_processes() {
             is_free
         })
     };
-    while began.elapsed() < Duration::from_secs(6) {
+    while began.elapsed() < Duration::from_secs(4) {
         assert!(!is_free());
         thread::sleep(Duration::from_millis(200));
     }
@@ -139,7 +175,7 @@ fn a_lock_is_renewed_and_released_from_other_processes() {
     assert_eq!(program.code(&[&servers, "lock", "step/a", "60", &index]), 1);
     // Somebody else's hold is not to be had by its token.
     runtime.block_on(async {
-        let client = quorate::Client::connect(servers.as_str()).await.unwrap();
+        let client = Client::connect(servers.as_str()).await.unwrap();
         let guard = client.lock("step/c").acquire().await.unwrap();
         let token = guard.token().to_string();
         assert_eq!(program.code(&[&servers, "unlock", "step/c", &token]), 2);
@@ -153,12 +189,9 @@ fn a_lock_is_renewed_and_released_from_other_processes() {
 fn changes_made_at_once_are_told_one_after_another() {
     let servers = servers();
     let program = Program::compile("etcd_api_step.c", Language::C99);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let first = runtime.block_on(async {
-        let client = quorate::Client::connect(servers.as_str()).await.unwrap();
+        let client = Client::connect(servers.as_str()).await.unwrap();
         let put = |key: &str| quorate::Op::put(key, key.len().to_string());
         let txn = client
             .txn()
@@ -169,12 +202,122 @@ fn changes_made_at_once_are_told_one_after_another() {
         client.delete("once/a").await.unwrap();
         first.0
     });
-    let told = program.ok(&[&servers, "watch", "/once", &first.to_string()]);
+    let told = program.ok(&[&servers, "watch", "/once", &first.to_string(), "4"]);
     let next = first + 1;
     assert_eq!(
         told,
         format!("{first} once/a 6\n{first} once/bb 7\n{first} once/ccc 8\n{next} once/a -")
     );
+}
+
+#[test]
+fn eight_threads_have_sessions_of_their_own_and_share_one() {
+    let program = Program::compile("etcd_api_threads.c", Language::C99);
+    for servers in ["mem:threads", &servers()] {
+        assert_eq!(program.ok(&[servers]), "done");
+    }
+}
+
+/// The changes of many transactions, while connections break all the time.
+#[test]
+fn a_loop_that_counts_its_index_up_misses_and_repeats_nothing() {
+    let runtime = runtime();
+    let server = runtime.block_on(Server::start()).unwrap();
+    let servers = server.url().strip_prefix("http://").unwrap().to_owned();
+    let program = Program::compile("etcd_api_step.c", Language::C99);
+    let control = server.control();
+    let changes = runtime.spawn(async move {
+        let client = Client::connect(server.url()).await.unwrap();
+        let mut expected = String::new();
+        for round in 0..40 {
+            let names = [format!("loop/a{round}"), format!("loop/b{round}")];
+            let mut txn = client.txn();
+            for name in &names {
+                txn = txn.then(quorate::Op::put(name.as_str(), "x"));
+            }
+            let put = txn.commit().await.unwrap().header.revision;
+            for name in names {
+                expected += &format!("{put} {name} x\n");
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+            if round % 5 == 4 {
+                control.cut_streams();
+            }
+        }
+        (server, expected)
+    });
+    let told = program.ok(&[&servers, "watch", "/loop", "1", "80"]);
+    let (_server, expected) = runtime.block_on(changes).unwrap();
+    assert_eq!(told, expected.trim_end());
+}
+
+/// The connection breaks once the write is done, before its answer is back. Another way to the store is
+/// known.
+#[test]
+fn a_write_without_an_answer_fails_and_is_not_sent_again() {
+    let runtime = runtime();
+    let server = runtime.block_on(Server::start()).unwrap();
+    let proxy = runtime.block_on(Proxy::before(server.url()));
+    let client = runtime.block_on(Client::connect(server.url())).unwrap();
+    let servers = [&*proxy.url(), server.url()].map(|url| url["http://".len()..].to_owned());
+    let servers = servers.join(",");
+    let program = Program::compile("etcd_api_step.c", Language::C99);
+    for call in ["set", "delete"] {
+        // It may go the other way, and succeed.
+        let is_lost = (0..20).any(|number| {
+            let name = format!("{call}/{number}");
+            let first = runtime.block_on(client.put(name.as_str(), "v")).unwrap();
+            let get = || runtime.block_on(client.get(name.as_str())).unwrap();
+            let is_done = || get().is_none_or(|kv| kv.mod_revision > first);
+            proxy.set(Network::Delay(Duration::from_millis(200)));
+            let code = thread::scope(|scope| {
+                let process = scope.spawn(|| program.code(&[&servers, call, &name, "v"]));
+                while !is_done() {
+                    assert!(!process.is_finished());
+                    thread::sleep(Duration::from_millis(2));
+                }
+                proxy.set(Network::Reset);
+                process.join().unwrap()
+            });
+            match (call, get()) {
+                ("set", Some(kv)) => assert_eq!(kv.version, 2, "{code}"),
+                ("delete", None) => {}
+                (_, kv) => panic!("{kv:?}"),
+            }
+            assert!(code == 0 || code == 2, "{code}");
+            code == 2
+        });
+        assert!(is_lost, "{call}");
+    }
+}
+
+#[test]
+fn a_server_that_never_answers_is_passed_over() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (silent_address, dead_address) = (
+        silent.local_addr().unwrap().to_string(),
+        dead.local_addr().unwrap().to_string(),
+    );
+    drop(dead);
+    let real = servers();
+    let program = Program::compile("etcd_api_step.c", Language::C99);
+    for first in [&silent_address, &dead_address] {
+        let list = format!("{first} {real}");
+        for step in [
+            &["set", "/passed", "v"][..],
+            &["get", "/passed"],
+            &["set", "/passed", "v", "5"],
+            &["watch", "/passed", "1", "1"],
+            &["delete", "/passed"],
+            &["lock", "/passed", "2"],
+        ] {
+            let began = Instant::now();
+            let code = program.code(&[&[list.as_str()], step].concat());
+            assert_eq!(code, 0, "{first} {step:?}");
+            assert!(began.elapsed() < Duration::from_secs(5), "{first} {step:?}");
+        }
+    }
 }
 
 #[test]
@@ -216,7 +359,7 @@ fn without_a_server_calls_fail_in_time() {
     for step in [
         &["127.0.0.1:1", "lock", "k", "5"][..],
         &["127.0.0.1:1", "unlock", "k", "5"],
-        &["127.0.0.1:1", "watch", "k", "5"],
+        &["127.0.0.1:1", "watch", "k", "5", "1"],
     ] {
         let began = Instant::now();
         assert_eq!(program.code(step), 2, "{step:?}");

@@ -191,6 +191,8 @@ impl Detached {
         let moved = self.write(held, put, granted.id).await;
         match &moved {
             Ok(true) => self.abandon(held.lease).await,
+            // The new lease ended on the way: whether the hold did with it, the next look tells.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             // If it may have moved it lives by this lease.
             Err(error) if error.is_indefinite() => {}
             Ok(false) | Err(_) => self.abandon(Some(granted.id)).await,
@@ -311,7 +313,7 @@ async fn beat_last(link: &Link, session: &Session, claim: &Claim) -> Result<()> 
     }
 }
 
-/// As servers count; at least one.
+/// As servers count: at least one, and no more than they can count.
 fn whole_seconds(ttl: Duration) -> Result<Duration> {
     let more = u64::from(ttl.subsec_nanos() > 0);
     match ttl.as_secs().saturating_add(more) {
@@ -319,6 +321,6 @@ fn whole_seconds(ttl: Duration) -> Result<Duration> {
             ErrorKind::InvalidArgument,
             "a detached hold needs a time to live",
         )),
-        seconds => Ok(Duration::from_secs(seconds)),
+        seconds => Ok(Duration::from_secs(seconds.min(i64::MAX.unsigned_abs()))),
     }
 }

@@ -6,11 +6,11 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 
 use crate::{
     Client, Compare, Error, ErrorKind, Event, Key, KeyRange, KeyValue, LeaseId, Observed, Observer,
-    OpResult, Put, Range, Result, Revision, Value,
+    Put, Range, Result, Revision, Value,
 };
 
 /// A change of a key.
@@ -25,26 +25,42 @@ pub struct Change {
 }
 
 /// The value of a key; or of a directory all values below it, a line each, in the order of their keys.
+/// Both are looked for at one revision.
 ///
 /// # Errors
 ///
 /// [`NotFound`](ErrorKind::NotFound) if there is neither; otherwise as [`Client::get`].
 pub async fn get(client: &Client, key: &[u8]) -> Result<Vec<u8>> {
     let path = path(key)?;
-    if !path.is_empty()
-        && let Some(kv) = client.get(path).await?
-    {
-        return Ok(kv.value.to_vec());
-    }
-    let kvs = client.list(below(path)).await?;
-    if kvs.is_empty() {
+    let directory = Range::new(KeyRange::prefix(below(path)));
+    let pages: Vec<_> = loop {
+        let directory = match path {
+            [] => directory.clone(),
+            _ => {
+                let found = client.range(path).await?;
+                if let Some(kv) = found.kvs.first() {
+                    return Ok(kv.value.to_vec());
+                }
+                directory.clone().revision(found.header.revision)
+            }
+        };
+        match client.pages(directory).try_collect().await {
+            // Its history was dropped just now: look again.
+            Err(error) if error.kind() == ErrorKind::Compacted => {}
+            pages => break pages?,
+        }
+    };
+    let kvs = pages.iter().flat_map(|page| &page.kvs);
+    let values: Vec<&[u8]> = kvs.map(|kv| &*kv.value).collect();
+    if values.is_empty() {
         return Err(no_key(path));
     }
-    let values: Vec<&[u8]> = kvs.iter().map(|kv| &*kv.value).collect();
     Ok(values.join(&b'\n'))
 }
 
 /// Writes a key, if it has the value `precond`, should that be given; with `ttl` it vanishes after that.
+///
+/// The lease that the key lived by before is left to its time: it may be somebody's session.
 ///
 /// # Errors
 ///
@@ -57,7 +73,7 @@ pub async fn set(
     ttl: Option<Duration>,
 ) -> Result<()> {
     let path = name(key)?;
-    let mut put = Put::new(path, value).prev_kv();
+    let mut put = Put::new(path, value);
     if let Some(ttl) = ttl {
         put = put.lease(client.grant_lease(ttl).await?.id);
     }
@@ -68,16 +84,7 @@ pub async fn set(
     }
     let done = txn.commit().await;
     match done {
-        Ok(answer) if answer.succeeded => {
-            if let (Some(_), Some(OpResult::Put { prev: Some(prev) })) =
-                (granted, answer.results.into_iter().next())
-                && let Some(former) = prev.lease
-            {
-                // Best effort: it ends by itself.
-                let _ = client.revoke_unused_lease(former).await;
-            }
-            Ok(())
-        }
+        Ok(answer) if answer.succeeded => Ok(()),
         Ok(_) => {
             revoke(client, granted).await;
             let message = format!("{}: its value is another", Key::from(path));
@@ -161,7 +168,7 @@ pub struct Changes {
     told: Revision,
     /// The first revision that was not read.
     next: Revision,
-    /// Whether the first changes were asked for by their revision, and have yet to come.
+    /// Whether the next changes were asked for by their revision: nothing may be missing before them.
     exactly: bool,
 }
 
@@ -196,10 +203,12 @@ impl Changes {
         })
     }
 
-    /// Whether these are what follows on the changes before `index`: those of one transaction have one
-    /// index, and nobody who asks for the next should miss the rest of them.
-    pub fn go_on_at(&self, index: Revision) -> bool {
-        self.told > Revision::ZERO && self.told.next() == index
+    /// Goes on at `index`, if what was told last is before it, and tells whether it does. The changes of
+    /// one transaction have one index, and nobody who asks for the next should miss the rest of them.
+    pub fn go_on_at(&mut self, index: Revision) -> bool {
+        let follows = self.told > Revision::ZERO && self.told.next() == index;
+        self.exactly |= follows;
+        follows
     }
 
     /// Whether a part of a revision has yet to be told.
@@ -209,12 +218,12 @@ impl Changes {
 
     /// Waits for the next change.
     ///
-    /// Where history was lost on the way it goes on with the keys that were written since; what was
-    /// deleted is not told.
+    /// Where history was lost on the way it goes on with the keys that were written since, unless these
+    /// were asked for by their index; what was deleted is not told.
     ///
     /// # Errors
     ///
-    /// [`Compacted`](ErrorKind::Compacted) if the first revision asked for is not kept any more;
+    /// [`Compacted`](ErrorKind::Compacted) if the index that was asked for is not kept any more;
     /// otherwise what the store refuses for good.
     ///
     /// # Cancel safety

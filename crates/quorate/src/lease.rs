@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Client, ErrorKind, Granted, LeaseId, LeaseStatus, Result, Revision};
+use crate::{Client, Granted, LeaseId, LeaseStatus, Result, Revision};
 
 impl Client {
     /// Grants a lease that lives for `ttl` from now, rounded up to whole seconds; the server may
@@ -26,25 +26,6 @@ impl Client {
     /// [`Client::put`].
     pub async fn revoke_lease(&self, lease: LeaseId) -> Result<Revision> {
         Ok(self.link().revoke(lease).await?.revision)
-    }
-
-    /// Ends a lease if no key lives by it, in this namespace or elsewhere, and tells whether it did.
-    /// A key that comes to live by it meanwhile may be deleted.
-    ///
-    /// # Errors
-    ///
-    /// As [`Client::revoke_lease`], but that there is no such lease is no error.
-    pub async fn revoke_unused_lease(&self, lease: LeaseId) -> Result<bool> {
-        let root = self.link().root();
-        let status = root.lease_status(lease, true).await?;
-        if status.remaining.is_none() || !status.keys.is_empty() {
-            return Ok(false);
-        }
-        match self.revoke_lease(lease).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// Tells what is left of a lease, and which keys live by it.

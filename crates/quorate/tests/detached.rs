@@ -211,6 +211,21 @@ scenarios! {
         assert_eq!(queue(&client).await, 1);
     }
 
+    async fn a_time_that_no_store_grants_is_refused(world: World) {
+        // What two clocks may drift apart takes nothing from it.
+        let ours = world.join_with(ConnectOptions::memory().drift(0.0));
+        let lock = ours.client.lock(NAME);
+        let refused = lock.acquire_detached(Duration::MAX).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidArgument);
+        let mut hold = lock.acquire_detached(LONG).await.unwrap();
+        let refused = hold.renew(Duration::MAX).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidArgument);
+        // It goes on as it was.
+        assert_eq!(queue(&ours.client).await, 1);
+        assert!(hold.remaining() > LONG / 2);
+        until_leases_are(&ours.client, 1).await;
+    }
+
     async fn a_renewal_may_make_the_time_longer_or_shorter(world: World) {
         let client = world.observer();
         let mut hold = client.lock(NAME).acquire_detached(TTL).await.unwrap();

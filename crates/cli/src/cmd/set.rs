@@ -30,24 +30,16 @@ pub(crate) async fn run(
     }
     let granted = put.lease;
     let swapped = swap(client, args.condition, put).await;
-    // Best effort: what is not revoked ends by itself.
-    let _ = match (&swapped, granted) {
+    let is_absent = match &swapped {
         // It may be in place, and by this lease.
-        (Err(error), Some(_)) if error.is_indefinite() => Ok(()),
-        (Err(_) | Ok(Swapped::Refused(_)), Some(lease)) => {
-            client.revoke_lease(lease).await.map(drop)
-        }
-        (
-            Ok(Swapped::Done {
-                prev: Some(prev), ..
-            }),
-            Some(_),
-        ) => match prev.lease {
-            Some(replaced) => client.revoke_unused_lease(replaced).await.map(drop),
-            None => Ok(()),
-        },
-        _ => Ok(()),
+        Err(error) => !error.is_indefinite(),
+        Ok(swapped) => matches!(swapped, Swapped::Refused(_)),
     };
+    if let Some(lease) = granted.filter(|_| is_absent) {
+        // Best effort: it ends by itself. The lease that the key had before may be somebody's session, and
+        // is left to its time too.
+        let _ = client.revoke_lease(lease).await;
+    }
     match swapped? {
         Swapped::Done { revision, prev } => {
             out.result(&[revision.to_string().as_bytes()], || {

@@ -7,6 +7,8 @@
 pub mod certificates;
 #[path = "../../../quorate/tests/support/etcd.rs"]
 pub mod etcd;
+#[path = "../../../quorate/tests/support/proxy.rs"]
+pub mod proxy;
 
 use std::{
     io::Write,

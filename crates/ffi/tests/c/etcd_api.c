@@ -54,6 +54,8 @@ static etcd_result set(const char *key, const char *value)
 
 static void keys(void)
 {
+    struct timespec pause = {0, 50000000};
+    time_t began;
     char *leader;
 
     expect("keys/a", NULL);
@@ -79,8 +81,16 @@ static void keys(void)
 
     CHECK(etcd_set(session, STRING("keys/ttl"), STRING("x"), NULL, 2) == ETCD_OK);
     expect("keys/ttl", "x");
-    sleep(6);
-    expect("keys/ttl", NULL);
+    began = time(NULL);
+    for (;;) {
+        char *left = etcd_get(session, STRING("keys/ttl"));
+
+        if (!left)
+            break;
+        free(left);
+        CHECK(time(NULL) - began < 20);
+        nanosleep(&pause, NULL);
+    }
 
     leader = etcd_leader(session);
     CHECK(leader && *leader);
@@ -137,18 +147,19 @@ static void changes(void)
     CHECK(index == -1);
 }
 
-/* Whoever waits is told what happens from then on. */
-static void *write_later(void *unused)
+/* Whoever waits is told what happens from then on: written until it was told. */
+static void *write_later(void *writes)
 {
     struct timespec pause = {0, 20000000};
-    int i;
+    char *on;
 
-    for (i = 0; i < 200; i++) {
+    do {
         nanosleep(&pause, NULL);
-        if (set("later/key", "now") != ETCD_OK)
-            break;
-    }
-    return unused;
+        CHECK(set("later/key", "now") == ETCD_OK);
+        on = etcd_get(session, STRING("writes"));
+        free(on);
+    } while (on);
+    return writes;
 }
 
 static void next_change(void)
@@ -159,11 +170,13 @@ static void next_change(void)
     int index = 0;
 
     CHECK(set("later/key", "before") == ETCD_OK);
+    CHECK(set("writes", "on") == ETCD_OK);
     CHECK(pthread_create(&writer, NULL, write_later, NULL) == 0);
     CHECK(etcd_watch(session, STRING("later"), &key, &value, NULL, &index) == ETCD_OK);
     CHECK(strcmp(key, "later/key") == 0 && strcmp(value, "now") == 0 && index > 0);
     free(key);
     free(value);
+    CHECK(etcd_delete(session, STRING("writes")) == ETCD_OK);
     CHECK(pthread_join(writer, NULL) == 0);
 }
 
@@ -187,10 +200,10 @@ static void locks(void)
     free(index);
 
     /* It ends by itself, and no sooner. */
-    CHECK(etcd_lock(session, STRING("locks/a"), 3, NULL, NULL) == ETCD_OK);
     began = time(NULL);
+    CHECK(etcd_lock(session, STRING("locks/a"), 2, NULL, NULL) == ETCD_OK);
     CHECK(etcd_lock(session, STRING("locks/a"), 60, NULL, &next) == ETCD_OK);
-    CHECK(time(NULL) - began >= 2);
+    CHECK(time(NULL) - began >= 1);
     CHECK(etcd_unlock(session, STRING("locks/a"), next) == ETCD_OK);
     free(next);
 }
@@ -201,6 +214,7 @@ static void wrong_calls(const char *servers)
     etcd_session others[4];
     etcd_server empty = {NULL, 0};
     etcd_server strange[2] = {{STRING("host?x=y"), 1}, {NULL, 0}};
+    etcd_server nameless[3] = {{STRING(""), 0}, {STRING("host"), 1}, {NULL, 0}};
     char *key = NULL;
     char *value = NULL;
     char *index = NULL;
@@ -215,6 +229,7 @@ static void wrong_calls(const char *servers)
     CHECK(!etcd_open(NULL));
     CHECK(!etcd_open(&empty));
     CHECK(!etcd_open(strange));
+    CHECK(!etcd_open(nameless));
     CHECK(!etcd_open_str(NULL));
     CHECK(!etcd_open_str(STRING("")));
     CHECK(!etcd_open_str(STRING(" ;, ")));
@@ -329,6 +344,7 @@ static void servers_in_turn(const char *host_and_port)
     list[2].port = 0;
     etcd_session other = etcd_open(list);
     CHECK(other);
+    /* The list was copied. */
     memset(list, 0, sizeof list);
     CHECK(etcd_set(other, STRING("turn"), STRING("x"), NULL, 0) == ETCD_OK);
     value = etcd_get(other, STRING("turn"));

@@ -109,7 +109,7 @@ static inline quorate_keys keys_unknown(void) {
 }
 
 /* What a call returned: an error beside it, and a code that is documented; else the test fails. */
-static inline void expect(const char *what, quorate_code code, quorate_code expected, bool has_error) {
+static inline quorate_code expect(const char *what, quorate_code code, quorate_code expected, bool has_error) {
   bool good = expected < 0 ? code != QUORATE_INTERNAL && code != QUORATE_FORKED : code == expected;
   if (expected == -2) good = good && code != QUORATE_BAD_HANDLE;
   if (expected == -3) good = code == QUORATE_BAD_HANDLE || code == QUORATE_INVALID_ARGUMENT;
@@ -120,6 +120,14 @@ static inline void expect(const char *what, quorate_code code, quorate_code expe
   quorate_error_free(error);
   quorate_error_free(error);
   error = NULL;
+  return code;
+}
+
+/* What failed leaves its outputs empty. */
+static inline void zeroed(const char *what, bool are_zero) {
+  if (are_zero) return;
+  fprintf(stderr, "%s: it failed, and an output is not zero\n", what);
+  exit(1);
 }
 
 #endif

@@ -55,7 +55,7 @@ def made(name, *arguments):
 
 client = made("quorate_client_open", Bytes.of(sys.argv[2]))
 other = made("quorate_client_open", Bytes.of(sys.argv[2]))
-session = made("quorate_session_open", client, c_int64(30000), c_int64(-1), None)
+session = made("quorate_session_open", client, c_int64(3000), c_int64(-1), None)
 options = LockOptions(session=session)
 guard = made("quorate_lock_acquire", client, Bytes.of("jobs"), byref(options), c_int64(-1), None)
 assert library.quorate_guard_is_held(guard)

@@ -5,8 +5,11 @@
 
 #[path = "../../../quorate/tests/support/certificates.rs"]
 pub mod certificates;
+pub mod dev;
 #[path = "../../../quorate/tests/support/etcd.rs"]
 pub mod etcd;
+#[path = "../../../quorate/tests/support/proxy.rs"]
+pub mod proxy;
 
 use std::{
     env, fs,
