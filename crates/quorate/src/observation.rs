@@ -241,17 +241,17 @@ impl Observation {
         // The watch is opened before anything is read, so that it covers all that is not in the
         // answer.
         let (shared, changed) = self.join();
-        let Some(base) = shared.base()? else {
+        if shared.base()?.is_none() {
             // The sender is in the watch that we hold.
             drop(changed.changed().await);
             return Ok(None);
-        };
+        }
         let mut snapshot = None;
         let next = match start {
             Start::From(revision) => revision,
             // If it is compacted away, the refusal tells what is not.
             Start::Oldest => {
-                self.seeks_oldest = Some(base);
+                self.seeks_oldest = Some(self.link.revision(&self.request.keys).await?);
                 Revision(1)
             }
             Start::Now => self.link.revision(&self.request.keys).await?.next(),

@@ -168,9 +168,11 @@ pub(crate) struct Feed {
     /// The first revision not seen yet; zero before the first stream, and always if the feed
     /// resumes from now.
     next: Revision,
+    /// The newest revision that the store is known to have had: the start may lie in the future.
+    seen: Revision,
     /// The revision up to which the server said that it has told all.
     told: Revision,
-    /// The cluster in which everything before `next` was seen; zero if that is not known.
+    /// The cluster in which everything up to `seen` was seen; zero if that is not known.
     cluster_id: u64,
     /// How often the store had changed by then.
     changes: u64,
@@ -196,6 +198,7 @@ impl Feed {
         Self {
             link: link.clone(),
             next: request.start,
+            seen: Revision::ZERO,
             told: Revision::ZERO,
             request,
             resume,
@@ -209,7 +212,11 @@ impl Feed {
 
     /// Says that the start was seen in this cluster: a store that is not as far was set back.
     pub(crate) fn within(self, cluster_id: u64) -> Self {
-        Self { cluster_id, ..self }
+        Self {
+            seen: self.next.previous(),
+            cluster_id,
+            ..self
+        }
     }
 
     /// Waits for the next signal. An error is final: [`Compacted`](ErrorKind::Compacted), or
@@ -244,6 +251,8 @@ impl Feed {
                 if self.resume == Resume::Exactly && self.next == Revision::ZERO {
                     self.next = created.revision.next();
                 }
+                let started = created.revision.min(self.next.previous());
+                self.seen = self.seen.max(started);
                 if let Some(open) = &mut self.open {
                     open.created = None;
                 }
@@ -259,6 +268,7 @@ impl Feed {
                         // A server that repeats itself after a reconnect is not repeated.
                         batch.events.retain(|event| event.revision() >= self.next);
                         if let Some(last) = batch.events.last() {
+                            self.seen = last.revision();
                             self.next = last.revision().next();
                         }
                     }
@@ -338,12 +348,11 @@ impl Feed {
             return Ok(());
         }
         let present = self.link.revision(&self.request.keys).await?;
-        // Before the first stream the start is the caller's choice, and may lie in the future.
         let was_exchanged = self.changes != self.link.core.cluster_changes();
-        if known && (was_exchanged || present.next() < self.next) {
+        if known && (was_exchanged || present < self.seen) {
             return Err(changed(format!(
                 "the store went back from revision {} to {present}",
-                self.next
+                self.seen
             )));
         }
         Ok(())

@@ -92,6 +92,25 @@ scenarios! {
         }
     }
 
+    async fn a_watch_of_a_revision_to_come_waits_for_it_across_a_cut(world: World) {
+        let ours = world.join();
+        let writer = world.observer();
+        let now = writer.put("before", "x").await.unwrap();
+        let start = Revision(now.0 + 3);
+        let mut watch = ours.client.watch(WatchRequest::new(all()).start(start));
+        for _ in 0..2 {
+            let patience = Duration::from_millis(500);
+            let told = tokio::time::timeout(patience, watch.next()).await;
+            assert!(told.is_err(), "{told:?}");
+            assert_eq!(ours.faults.open_streams(CallKind::Watch), 1);
+            ours.faults.cut_watches();
+        }
+        for n in 0..3 {
+            writer.put(format!("k/{n}"), "v").await.unwrap();
+        }
+        assert_eq!(revisions(&mut watch, 1).await, [start]);
+    }
+
     async fn a_watch_of_what_is_compacted_away_ends_and_says_so(world: World) {
         let client = world.observer();
         let first = client.put("k/1", "v").await.unwrap();

@@ -8,7 +8,9 @@ use super::world::World;
 
 mod history;
 mod hold;
+mod kv;
 mod observe;
+mod registry;
 
 /// What the clients of a run do. It is judged while it runs, and when all is well again.
 pub(crate) trait Recipe: Send + Sync + 'static {
@@ -26,7 +28,9 @@ pub(crate) trait Recipe: Send + Sync + 'static {
 type Entry = (&'static str, fn() -> Arc<dyn Recipe>);
 
 /// All recipes.
-pub(crate) const RECIPES: [Entry; 2] = [
+pub(crate) const RECIPES: [Entry; 4] = [
     ("hold", || Arc::<hold::Hold>::default()),
+    ("kv", || Arc::<kv::Kv>::default()),
     ("observe", || Arc::<observe::Observe>::default()),
+    ("registry", || Arc::<registry::Registry>::default()),
 ];

@@ -1,7 +1,7 @@
 //! Observers and watches of keys that everybody writes.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -34,7 +34,7 @@ const LARGE: usize = 300 << 10;
 
 /// The recipe, and what its clients follow.
 pub(crate) struct Observe {
-    history: Mutex<Option<Arc<History>>>,
+    history: OnceLock<Arc<History>>,
     large: Value,
     /// What is followed to the end.
     left: Mutex<Vec<Followed>>,
@@ -49,7 +49,7 @@ enum Followed {
 impl Default for Observe {
     fn default() -> Self {
         Self {
-            history: Mutex::default(),
+            history: OnceLock::new(),
             large: vec![b'x'; LARGE].into(),
             left: Mutex::default(),
         }
@@ -58,8 +58,7 @@ impl Default for Observe {
 
 impl Recipe for Observe {
     fn start(self: Arc<Self>, world: &Arc<World>) {
-        let history = Arc::new(History::new(&world.store));
-        lock(&self.history).replace(Arc::clone(&history));
+        let history = (self.history).get_or_init(|| Arc::new(History::new(&world.store)));
         world.aside(waits::end_all);
         world.aside({
             let this = Arc::clone(&self);
@@ -70,13 +69,13 @@ impl Recipe for Observe {
                 let worker = Worker {
                     recipe: Arc::clone(&self),
                     world: Arc::clone(world),
-                    history: Arc::clone(&history),
+                    history: Arc::clone(history),
                     client,
                     random: world.random(client, worker),
                 };
                 world.work(client, worker.run());
             }
-            let (world, history) = (Arc::clone(world), Arc::clone(&history));
+            let (world, history) = (Arc::clone(world), Arc::clone(history));
             let mut random = world.random(client, u64::MAX);
             world.clone().work(client, async move {
                 sleep(Duration::from_millis(random.u64(..20_000))).await;
@@ -88,7 +87,7 @@ impl Recipe for Observe {
 
     fn look(&self, _world: &World) {
         // A compaction must not overtake the history.
-        if let Some(history) = &*lock(&self.history) {
+        if let Some(history) = self.history.get() {
             drop(history.now());
         }
     }

@@ -194,7 +194,7 @@ impl Subject {
                 self.ended = true;
             }
             None => {
-                let silently = self.is_deleted(&self.history.now());
+                let silently = self.may_be_deleted(&self.history.now());
                 if !self.over && !silently {
                     let what = format_args!("an observer just ended: {:?}", self.expects);
                     self.world.broken("I7", what);
@@ -229,8 +229,9 @@ impl Subject {
             self.world.count("later resets");
             let oldest = past.oldest();
             if told.next() >= oldest {
+                let expects = self.expects;
                 broken(format_args!(
-                    "a reset after {told}, and all is kept from {oldest} on"
+                    "a reset, all is kept from {oldest} on, expected is {expects:?}"
                 ));
             }
         }
@@ -286,14 +287,29 @@ impl Subject {
         let Expects::After(told) = self.expects else {
             return false;
         };
-        let all = Sight {
+        let next = self.deletions().next_after(past, told);
+        let only_puts = self.until_deleted && !self.sight.deletions;
+        only_puts && next.is_some_and(|next| past.present(&self.sight.keys, next).is_empty())
+    }
+
+    /// Whether such a deletion may have been the first change for one that told nothing yet.
+    fn may_be_deleted(&self, past: &Past) -> bool {
+        let since = match self.expects {
+            Expects::State(_) | Expects::After(_) => return self.is_deleted(past),
+            Expects::AfterNow(early, _) => early,
+            Expects::Oldest(..) => Revision::ZERO,
+        };
+        let only_puts = self.until_deleted && !self.sight.deletions;
+        let mut moments = past.moments(&self.sight.keys, since, past.revision());
+        only_puts && moments.any(|at| at > since && past.present(&self.sight.keys, at).is_empty())
+    }
+
+    /// What it would see if it were told the deletions, too.
+    fn deletions(&self) -> Sight {
+        Sight {
             deletions: true,
             ..self.sight.clone()
-        };
-        let next = all.next_after(past, told);
-        self.until_deleted
-            && !self.sight.deletions
-            && next.is_some_and(|next| past.present(&all.keys, next).is_empty())
+        }
     }
 }
 
