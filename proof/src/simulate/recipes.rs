@@ -6,6 +6,7 @@ use futures_core::future::BoxFuture;
 
 use super::world::World;
 
+mod config;
 mod history;
 mod hold;
 mod kv;
@@ -28,7 +29,8 @@ pub(crate) trait Recipe: Send + Sync + 'static {
 type Entry = (&'static str, fn() -> Arc<dyn Recipe>);
 
 /// All recipes.
-pub(crate) const RECIPES: [Entry; 4] = [
+pub(crate) const RECIPES: [Entry; 5] = [
+    ("config", || Arc::<config::Config>::default()),
     ("hold", || Arc::<hold::Hold>::default()),
     ("kv", || Arc::<kv::Kv>::default()),
     ("observe", || Arc::<observe::Observe>::default()),

@@ -115,10 +115,17 @@ impl Task {
         }
         // One key's fault must not keep the others: from now on each goes alone until it is written.
         let alone = !is_lease_gone && !error.is_retryable() && !changed;
+        let told = if is_lease_gone {
+            // It is made again under the next one: the owner may as well try again.
+            let message = format!("the session has ended: {error}");
+            Error::new(ErrorKind::Unavailable, message)
+        } else {
+            error.clone()
+        };
         for sent in &batch.steps {
             if let Some(entry) = self.sender(sent) {
                 entry.alone |= alone;
-                entry.slot.tell(|told| told.error = Some(error.clone()));
+                entry.slot.tell(|slot| slot.error = Some(told.clone()));
             }
             self.review(&sent.slot.path);
         }

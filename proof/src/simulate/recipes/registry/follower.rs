@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use quorate::{
-    Change, Error, ErrorKind, Instance, Instances, KeyRange, Picker, Revision, Strategy, Tracker,
+    Change, Error, ErrorKind, Instance, Instances, KeyRange, KeyValue, Picker, Revision, Strategy,
+    Tracker,
 };
 use tokio::time::{sleep, timeout};
 
@@ -231,11 +232,18 @@ impl Follower {
         }
     }
 
+    /// Whether there ever was such an instance. Each has an address of its own, which is found faster
+    /// than all are decoded.
     fn was(&self, id: &str, it: &Instance) -> bool {
         let past = self.history.now();
         let key = format!("{PREFIX}{id}").into();
+        let alike = |kv: &KeyValue| {
+            kv.value
+                .as_str()
+                .is_some_and(|text| text.contains(&it.address))
+        };
         past.values(&key)
-            .any(|kv| instance(&kv.value).as_ref() == Some(it))
+            .any(|kv| alike(kv) && instance(&kv.value).as_ref() == Some(it))
     }
 
     fn pick(&mut self) {
