@@ -95,17 +95,16 @@ impl Recipe for Observe {
     fn settle(self: Arc<Self>, world: Arc<World>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let mut left = std::mem::take(&mut *lock(&self.left));
-            for followed in &mut left {
-                followed.finish().await;
+            finish(&mut left).await;
+            // What comes now is told by all, though all that is open stays silent for good.
+            for member in &world.members {
+                member.faults.silence_watches();
             }
-            // What comes now is told by all.
             let mut random = world.random(OUTSIDE, 1);
             for _ in 0..6 {
                 waits::write(&world, self.draw(&mut random));
             }
-            for followed in &mut left {
-                followed.finish().await;
-            }
+            finish(&mut left).await;
             drop(left);
             world.nothing_left().await;
         })
@@ -154,6 +153,13 @@ impl Observe {
                 .then(Op::put("k/3", value)),
             _ => Txn::new().then(Op::put(key(random), value)),
         }
+    }
+}
+
+/// Has everybody tell all that is left to be told.
+async fn finish(left: &mut [Followed]) {
+    for followed in left {
+        followed.finish().await;
     }
 }
 
