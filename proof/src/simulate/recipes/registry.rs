@@ -25,6 +25,9 @@ const PREFIX: &str = "services/api/";
 /// How long everything may take to be as it should once all is well.
 const AGREES: Duration = Duration::from_secs(20);
 
+/// After how many steps is looked again if nothing has changed.
+const LOOKS: u64 = 16;
+
 /// The recipe, and what is known of its instances.
 #[derive(Default)]
 pub(crate) struct Registry {
@@ -33,6 +36,8 @@ pub(crate) struct Registry {
     registered: Mutex<Vec<Arc<owner::Registered>>>,
     /// Who follows to the end.
     followers: Mutex<Vec<Follower>>,
+    /// When was looked last: at which revision, and after how many steps.
+    looked: Mutex<(Revision, u64)>,
 }
 
 impl Recipe for Registry {
@@ -55,10 +60,14 @@ impl Recipe for Registry {
         }
     }
 
-    /// What its owner believes to be registered is.
+    /// What its owner believes to be registered is. That is looked at when the store has changed, and
+    /// now and then, for beliefs that begin too early.
     fn look(&self, world: &World) {
         let past = self.history().now();
-        if world.schedule.assumed {
+        let mut looked = lock(&self.looked);
+        looked.1 += 1;
+        if world.schedule.assumed && (looked.0 != past.revision() || looked.1 % LOOKS == 0) {
+            looked.0 = past.revision();
             let registered = lock(&self.registered);
             registered.iter().for_each(|it| it.look(world, &past));
         }
