@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quorate::{ConfigWatch, Error, ErrorKind, Rejected, Revision, Update, WhenDown};
+use quorate::{ConfigWatch, Error, ErrorKind, Rejected, Rejection, Revision, Update, WhenDown};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -213,13 +213,21 @@ impl Follower {
         let is_default = at == Revision::ZERO && present.is_empty();
         let agrees = match &good {
             Some(good) => good == &*limits && rejected.is_none() && Some(at) >= changed,
-            None => is_default || rejected.is_some_and(|it| Some(it.revision) >= changed),
+            // Deleted again it is as it was.
+            None => {
+                let refused = rejected.as_ref();
+                let gone = present.is_empty();
+                is_default
+                    || refused.is_some_and(|it| {
+                        Some(it.revision) >= changed || (gone && it.reason == Rejection::Deleted)
+                    })
+            }
         };
         match agrees && !watch.is_stale() {
             true => Ok(()),
             false => Err(format!(
                 "at {now} it is {good:?}, changed at {changed:?}; shown is {limits:?} of {at}, \
-                 stale: {}",
+                 refused {rejected:?}, stale: {}",
                 watch.is_stale()
             )),
         }

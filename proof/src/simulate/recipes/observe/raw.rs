@@ -22,6 +22,8 @@ pub(super) struct Raw {
     watch: Watch,
     /// Everything after this was or will be told.
     told: Revision,
+    /// What was there after this may be lost to it, if that is compacted away.
+    reads_after: Revision,
     /// Whether it may also begin later than that, since nothing was told yet of a watch from now.
     now: bool,
     failed: bool,
@@ -62,6 +64,7 @@ impl Raw {
             sight,
             watch: client.watch(request),
             told,
+            reads_after: told,
             now: from_now,
             failed: false,
             ended: false,
@@ -128,8 +131,8 @@ impl Raw {
             Some(Err(error)) => {
                 let oldest = self.history.now().oldest();
                 self.world.count("compacted");
-                if error.kind() != ErrorKind::Compacted || self.told.next() >= oldest {
-                    let told = self.told;
+                if error.kind() != ErrorKind::Compacted || self.reads_after.next() >= oldest {
+                    let told = self.reads_after;
                     self.broken(format_args!(
                         "after {told}, with all kept from {oldest} on: {error}"
                     ));
@@ -171,6 +174,7 @@ impl Raw {
             }
             self.sight.check(&self.world, &past, revision, same);
             self.told = revision;
+            self.reads_after = revision;
             self.now = false;
         }
     }
