@@ -75,10 +75,11 @@ impl Recipe for Observe {
                 };
                 world.work(client, worker.run());
             }
-            let (world, history) = (Arc::clone(world), Arc::clone(history));
+            let waits = (Arc::clone(world), Arc::clone(history));
             let mut random = world.random(client, u64::MAX);
-            world.clone().work(client, async move {
+            world.work(client, async move {
                 sleep(Duration::from_millis(random.u64(..20_000))).await;
+                let (world, history) = waits;
                 let client = world.members[client].client();
                 waits::wait(&world, &history, &client, &mut random).await;
             });

@@ -66,7 +66,8 @@ impl Recipe for Registry {
         let past = self.history().now();
         let mut looked = lock(&self.looked);
         looked.1 += 1;
-        if world.schedule.assumed && (looked.0 != past.revision() || looked.1 % LOOKS == 0) {
+        if world.schedule.assumed && (looked.0 != past.revision() || looked.1.is_multiple_of(LOOKS))
+        {
             looked.0 = past.revision();
             let registered = lock(&self.registered);
             registered.iter().for_each(|it| it.look(world, &past));

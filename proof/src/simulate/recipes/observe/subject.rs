@@ -40,7 +40,7 @@ enum Expects {
     /// Every change after some revision, not before the first, and not after the second, which is known
     /// once it was opened.
     AfterNow(Revision, Option<Revision>),
-    /// Every change that was kept at the beginning, when the store had this revision; if it was opened,
+    /// Every change that is kept, as all from this revision on were at the beginning; if it was opened,
     /// certainly those after the second.
     Oldest(Revision, Option<Revision>),
 }
@@ -69,7 +69,7 @@ impl Subject {
             }
             2 => {
                 observer = observer.from_oldest();
-                Expects::Oldest(now, None)
+                Expects::Oldest(past.oldest(), None)
             }
             _ => Expects::State(now),
         };
@@ -218,9 +218,8 @@ impl Subject {
         }
         let (told, first) = match self.expects {
             Expects::State(since) => (since, true),
-            Expects::After(told) | Expects::AfterNow(told, _) | Expects::Oldest(told, _) => {
-                (told, false)
-            }
+            Expects::After(told) | Expects::AfterNow(told, _) => (told, false),
+            Expects::Oldest(oldest, _) => (oldest.previous(), false),
         };
         if all.revision < told.min(past.revision()) {
             broken(format_args!("the state of {} after {told}", all.revision));
