@@ -21,6 +21,43 @@ fn no_schedule_breaks_a_promise() {
     }
 }
 
+/// Schedules that broke a promise once, and by what.
+const REGRESSIONS: [(&str, u64, &str); 5] = [
+    (
+        "config",
+        1138,
+        "who had caught up by a watch of its own was stale until the next change",
+    ),
+    (
+        "observe",
+        90,
+        "a watch of a revision to come took its start for one that it had seen",
+    ),
+    (
+        "observe",
+        121,
+        "what was kept from the oldest on was counted from an older watch of others",
+    ),
+    (
+        "observe",
+        489,
+        "a watch of a revision to come took its start for one that it had seen",
+    ),
+    (
+        "registry",
+        13,
+        "a key whose lease had gone was reported as not found",
+    ),
+];
+
+#[test]
+fn what_broke_a_promise_once_keeps_it() {
+    for (recipe, seed, cause) in REGRESSIONS {
+        let outcome = simulate(recipe, seed);
+        assert_eq!(outcome.violation, None, "{recipe} {seed}: {cause}");
+    }
+}
+
 #[test]
 fn the_same_seed_is_the_same_run() {
     for recipe in recipes() {

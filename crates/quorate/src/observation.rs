@@ -1,8 +1,9 @@
 //! How an observer comes by what it tells: it lists, follows the watch that it shares with others, and
 //! reads for itself what it was too slow for.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, pin::pin, sync::Arc};
 
+use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     mutant::{Mutant, planted},
     retry::Backoff,
     shared_watch::{SharedWatch, Taken},
-    watch::{Feed, Resume, Signal},
+    watch::{Feed, QUIET, Resume, Signal},
 };
 
 /// Where an observation begins.
@@ -77,9 +78,21 @@ enum Source {
     /// A feed of our own, until we have caught up with the others.
     Own {
         feed: Box<Feed>,
+        standing: Standing,
         /// Where we shall be again. It stays open for us, or nobody might ever be there.
         shared: Arc<SharedWatch>,
     },
+}
+
+/// What is known of a feed of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is not open.
+    Away,
+    /// It is open, and has not told all up to this revision.
+    Misses(Revision),
+    /// It has told all that there was when it was opened.
+    Current,
 }
 
 impl Observation {
@@ -226,8 +239,7 @@ impl Observation {
             // Nobody has failed yet.
             Source::None => true,
             Source::Shared(shared, _) => shared.is_current(),
-            // The others are ahead.
-            Source::Own { .. } => false,
+            Source::Own { standing, .. } => *standing == Standing::Current,
         };
         connected && !self.is_lost && self.not_before.is_none()
     }
@@ -287,13 +299,8 @@ impl Observation {
 
     /// Takes what there is from revision `next` on, or waits for it.
     async fn advance(&mut self, next: Revision) -> Result<()> {
-        if let Source::Own { feed, .. } = &mut self.source {
-            if let Signal::Batch(batch) = feed.next().await? {
-                self.taken.extend(Changes::of(batch));
-                self.took();
-                self.rejoin();
-            }
-            return Ok(());
+        if matches!(self.source, Source::Own { .. }) {
+            return self.catch_up().await;
         }
         let mut queue = std::mem::take(&mut self.taken);
         let (shared, changed) = self.join();
@@ -310,12 +317,47 @@ impl Observation {
                 let feed = Feed::new(&self.link, request, Resume::Exactly);
                 self.source = Source::Own {
                     feed: Box::new(feed.within(cluster_id)),
+                    standing: Standing::Away,
                     shared,
                 };
             }
             Taken::Ended(error) => {
                 self.source = Source::None;
                 return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what there is from the feed of our own, or waits for it. Where nothing comes the server is
+    /// asked whether it has told all, since there may be nothing.
+    async fn catch_up(&mut self) -> Result<()> {
+        let Source::Own { feed, standing, .. } = &mut self.source else {
+            return Ok(());
+        };
+        let signal = match *standing {
+            Standing::Misses(missed) if feed.told() >= missed => {
+                *standing = Standing::Current;
+                return Ok(());
+            }
+            Standing::Misses(_) => {
+                let runtime = self.link.runtime();
+                let quiet = runtime.sleep_until(runtime.now() + QUIET);
+                match select(pin!(feed.next()), quiet).await {
+                    Either::Left((signal, _)) => Some(signal?),
+                    Either::Right(((), _)) => None,
+                }
+            }
+            Standing::Away | Standing::Current => Some(feed.next().await?),
+        };
+        match signal {
+            None => feed.ask(),
+            Some(Signal::Opened(created)) => *standing = Standing::Misses(created.revision),
+            Some(Signal::Broken) => *standing = Standing::Away,
+            Some(Signal::Batch(batch)) => {
+                self.taken.extend(Changes::of(batch));
+                self.took();
+                self.rejoin();
             }
         }
         Ok(())

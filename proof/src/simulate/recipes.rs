@@ -6,7 +6,12 @@ use futures_core::future::BoxFuture;
 
 use super::world::World;
 
+mod config;
+mod history;
 mod hold;
+mod kv;
+mod observe;
+mod registry;
 
 /// What the clients of a run do. It is judged while it runs, and when all is well again.
 pub(crate) trait Recipe: Send + Sync + 'static {
@@ -20,6 +25,14 @@ pub(crate) trait Recipe: Send + Sync + 'static {
     fn settle(self: Arc<Self>, world: Arc<World>) -> BoxFuture<'static, ()>;
 }
 
-/// The names of all recipes, and how one begins.
-pub(crate) const RECIPES: [(&str, fn() -> Arc<dyn Recipe>); 1] =
-    [("hold", || Arc::<hold::Hold>::default())];
+/// A recipe's name, and how it begins.
+type Entry = (&'static str, fn() -> Arc<dyn Recipe>);
+
+/// All recipes.
+pub(crate) const RECIPES: [Entry; 5] = [
+    ("config", || Arc::<config::Config>::default()),
+    ("hold", || Arc::<hold::Hold>::default()),
+    ("kv", || Arc::<kv::Kv>::default()),
+    ("observe", || Arc::<observe::Observe>::default()),
+    ("registry", || Arc::<registry::Registry>::default()),
+];

@@ -91,7 +91,7 @@ impl Backend for Wire {
 
     fn watch(&self, request: WatchRequest) -> BoxFuture<'_, Result<Watching>> {
         Box::pin(async move {
-            let what = format!("watch {}", request.keys.start);
+            let what = format!("watch {} from {}", request.keys.start, request.start);
             let call = self.inner.watch(request);
             let watching = self.call(&what, call, |watching| at(&watching.created));
             let Watching { created, stream } = watching.await?;
