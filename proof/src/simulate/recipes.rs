@@ -7,6 +7,7 @@ use futures_core::future::BoxFuture;
 use super::world::World;
 
 mod hold;
+mod session;
 
 /// What the clients of a run do. It is judged while it runs, and when all is well again.
 pub(crate) trait Recipe: Send + Sync + 'static {
@@ -21,5 +22,7 @@ pub(crate) trait Recipe: Send + Sync + 'static {
 }
 
 /// The names of all recipes, and how one begins.
-pub(crate) const RECIPES: [(&str, fn() -> Arc<dyn Recipe>); 1] =
-    [("hold", || Arc::<hold::Hold>::default())];
+pub(crate) const RECIPES: [(&str, fn() -> Arc<dyn Recipe>); 2] = [
+    ("hold", || Arc::<hold::Hold>::default()),
+    ("session", || Arc::<session::Sessions>::default()),
+];

@@ -1,7 +1,7 @@
 //! One ephemeral key as its owner and its keeper both know it.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, Weak},
 };
@@ -185,7 +185,7 @@ impl fmt::Debug for Slot {
 
 /// The paths that are open in a client, so that each has one owner there.
 #[derive(Debug, Default)]
-pub(crate) struct OpenPaths(Mutex<HashMap<Key, Weak<Slot>>>);
+pub(crate) struct OpenPaths(Mutex<BTreeMap<Key, Weak<Slot>>>);
 
 impl OpenPaths {
     /// Opens the path of `slot`, or returns the slot that has it open, or has yet to leave it.

@@ -1,7 +1,7 @@
 //! The keeper's task: brings each key to what its owner wants, and back to it.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future,
     sync::{Arc, Weak},
     time::Duration,
@@ -35,7 +35,7 @@ pub(super) struct Task {
     pub(super) core: Weak<Core>,
     /// The way to all keys, which does not keep the client.
     pub(super) link: Link,
-    pub(super) entries: HashMap<Key, Entry>,
+    pub(super) entries: BTreeMap<Key, Entry>,
     /// How many entries are not yet gone for their owners.
     pub(super) open: usize,
     /// The entries with work to do, in order.
@@ -72,7 +72,7 @@ impl Task {
         Self {
             keeper,
             core,
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             open: 0,
             line: VecDeque::new(),
             tenure: Tenure::Vacant,
@@ -324,7 +324,8 @@ impl Drop for Task {
         }
         // Whoever comes from now on starts another.
         let slots = self.keeper.abandon_inbox();
-        let kept = self.entries.drain().map(|(_, entry)| entry.slot);
+        let entries = std::mem::take(&mut self.entries);
+        let kept = entries.into_values().map(|entry| entry.slot);
         for slot in kept.chain(slots) {
             slot.lose(Loss::Closed);
             self.keeper.paths.close(&slot);

@@ -1,6 +1,6 @@
 //! How the keeper hears of changes: a watch for each of a few keys, one for many of a directory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_core::future::BoxFuture;
 use futures_util::{
@@ -22,8 +22,8 @@ const SINGLY: usize = 8;
 /// The watches of one keeper.
 pub(super) struct Watches {
     link: Link,
-    directories: HashMap<Key, Directory>,
-    singles: HashMap<Key, AbortHandle>,
+    directories: BTreeMap<Key, Directory>,
+    singles: BTreeMap<Key, AbortHandle>,
     feeds: FuturesUnordered<Abortable<BoxFuture<'static, Told>>>,
 }
 
@@ -65,8 +65,8 @@ impl Watches {
     pub(super) fn new(link: Link) -> Self {
         Self {
             link,
-            directories: HashMap::new(),
-            singles: HashMap::new(),
+            directories: BTreeMap::new(),
+            singles: BTreeMap::new(),
             feeds: FuturesUnordered::new(),
         }
     }
@@ -100,7 +100,7 @@ impl Watches {
 
     /// Watches the keys from the revisions at which they were known.
     pub(super) fn watch(&mut self, keys: &[(Key, Revision)]) {
-        let mut wide: HashMap<Key, Revision> = HashMap::new();
+        let mut wide: BTreeMap<Key, Revision> = BTreeMap::new();
         for (key, from) in keys {
             match directory(key).filter(|name| self.is_wide(name)) {
                 None => self.watch_single(key, *from),

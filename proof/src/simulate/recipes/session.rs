@@ -1,0 +1,463 @@
+//! Sessions, a client's shared one and those of its own: until when they may be relied on, and that their
+//! end is final.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use futures_core::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use quorate::{
+    Client, Error, ErrorKind, KeyRange, LeaseId, Loss, Moment, Put, Runtime, Session, SessionState,
+    Txn, WatchRequest, backend::Backend,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Recipe;
+use crate::simulate::{
+    cut::cut_after,
+    glance::Pauses,
+    scheduler::MachineId,
+    world::{CALL, World, lock},
+};
+
+/// A key of each lease, whose end wakes the oracle.
+const ALIVE: &str = "alive/";
+
+/// How long timers may be late: they count milliseconds.
+const LATE: Duration = Duration::from_millis(3);
+
+/// The recipe, and what is known of its sessions.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    known: BTreeMap<LeaseId, Known>,
+    /// The session that was last seen to be shared by a client.
+    shared: BTreeMap<MachineId, LeaseId>,
+    generations: BTreeSet<(MachineId, u64)>,
+    pauses: Pauses,
+}
+
+/// A session that somebody was given.
+struct Known {
+    client: MachineId,
+    session: Weak<Session>,
+    generation: u64,
+    deadline: Moment,
+    end: Option<End>,
+    /// What its `lost()` said.
+    told: Option<Loss>,
+    /// Since when it ought to have said so.
+    untold: Option<Instant>,
+}
+
+/// How a session was first seen to be over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// By the clock alone; nobody was made to look.
+    Due,
+    Lost(Loss),
+}
+
+impl Recipe for Sessions {
+    fn start(self: Arc<Self>, world: &Arc<World>) {
+        // The store answers at once.
+        let alive = WatchRequest::new(KeyRange::prefix(ALIVE));
+        let alive = world.store.watch(alive).now_or_never();
+        world.aside(move |_| async move {
+            if let Some(Ok(mut watching)) = alive {
+                while watching.stream.next().await.is_some() {}
+            }
+        });
+        for client in 0..world.members.len() {
+            for worker in 0..world.schedule.workers {
+                let worker = Worker {
+                    recipe: Arc::clone(&self),
+                    world: Arc::clone(world),
+                    client,
+                    random: world.random(client, worker),
+                    kept: Vec::new(),
+                };
+                world.work(client, worker.run());
+            }
+        }
+    }
+
+    fn look(&self, world: &World) {
+        let mut books = lock(&self.books);
+        books.pauses.look(world);
+        if books.known.is_empty() {
+            return;
+        }
+        let leases = world.leases();
+        for (lease, known) in &mut books.known {
+            known.look(world, *lease, &leases);
+        }
+    }
+
+    fn settle(self: Arc<Self>, world: Arc<World>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let sessions = self.sessions_live(&world).await;
+            for (client, session) in &sessions {
+                if client % 2 == 0 {
+                    self.client_closes(&world, *client, session).await;
+                }
+            }
+            drop(sessions);
+            world.nothing_left().await;
+        })
+    }
+}
+
+impl Known {
+    /// What must be true after every step. It never asks a session whose time is up, since that would
+    /// notice it for the library.
+    fn look(&mut self, world: &World, lease: LeaseId, leases: &[LeaseId]) {
+        if let Some(session) = self.session.upgrade() {
+            let machine = &world.members[self.client].machine;
+            let deadline = session.deadline();
+            match self.end {
+                Some(end) => {
+                    if deadline != self.deadline {
+                        let former = self.deadline;
+                        let what = format_args!(
+                            "{lease} is over ({end:?}), and its deadline moves from {former:?} to {deadline:?}"
+                        );
+                        world.broken("I14", what);
+                    }
+                    if let End::Lost(loss) = end
+                        && session.state() != SessionState::Lost(loss)
+                    {
+                        let state = session.state();
+                        world.broken("I14", format_args!("{lease} was {end:?}, and is {state:?}"));
+                    }
+                }
+                None => {
+                    if deadline < self.deadline {
+                        world.broken("I14", format_args!("the deadline of {lease} goes back"));
+                    }
+                    self.deadline = deadline;
+                    self.end = if machine.now() >= deadline {
+                        Some(End::Due)
+                    } else if let SessionState::Lost(loss) = session.state() {
+                        Some(End::Lost(loss))
+                    } else {
+                        None
+                    };
+                    if self.end.is_none() && world.schedule.assumed && !leases.contains(&lease) {
+                        let what = format_args!("{lease} is relied on, and the store has ended it");
+                        world.broken("I1", what);
+                    }
+                }
+            }
+        }
+        if self.end.is_none() || self.told.is_some() || world.is_stopped(self.client) {
+            self.untold = None;
+        } else {
+            let since = *self.untold.get_or_insert_with(Instant::now);
+            if since.elapsed() > LATE {
+                let end = self.end;
+                world.broken(
+                    "I3",
+                    format_args!("{lease} is over ({end:?}), and nobody is told"),
+                );
+            }
+        }
+    }
+}
+
+impl Sessions {
+    /// Takes note of a session that somebody was given just now.
+    fn given(
+        self: &Arc<Self>,
+        world: &Arc<World>,
+        client: MachineId,
+        session: Session,
+        is_shared: bool,
+    ) -> Arc<Session> {
+        let (lease, generation) = (session.lease(), session.generation());
+        if session.is_lost() {
+            world.broken("I14", format_args!("{lease} is handed out, and over"));
+        }
+        let mut books = lock(&self.books);
+        let books = &mut *books;
+        if is_shared {
+            let former = books.shared.insert(client, lease);
+            let former = former.filter(|former| *former != lease);
+            if let Some(known) = former.and_then(|former| books.known.get(&former)) {
+                if known.end.is_none() {
+                    let what = format_args!("client {client} shares {lease}, and another lives");
+                    world.broken("I14", what);
+                }
+                if known.generation >= generation {
+                    let what = format_args!("{lease} is of generation {generation}, as one before");
+                    world.broken("I14", what);
+                }
+                world.count("replaced");
+            }
+        }
+        let weak = match books.known.get(&lease).map(|known| known.session.upgrade()) {
+            Some(Some(present)) => return present,
+            Some(None) => {
+                let session = Arc::new(session);
+                if let Some(known) = books.known.get_mut(&lease) {
+                    known.session = Arc::downgrade(&session);
+                }
+                return session;
+            }
+            None => Arc::new(session),
+        };
+        world.count("sessions");
+        world.trace.say(format_args!("{client} has {lease}"));
+        if !books.generations.insert((client, generation)) {
+            let what = format_args!("client {client} has two sessions of generation {generation}");
+            world.broken("I14", what);
+        }
+        let key = Put::new(format!("{ALIVE}{lease}"), "").lease(lease);
+        // The store answers at once. That the lease is over already is seen by who looks.
+        drop(world.store.txn(Txn::new().then(key)).now_or_never());
+        let known = Known {
+            client,
+            session: Arc::downgrade(&weak),
+            generation,
+            deadline: weak.deadline(),
+            end: None,
+            told: None,
+            untold: None,
+        };
+        books.known.insert(lease, known);
+        let (lost, this, outer) = (weak.lost(), Arc::clone(self), Arc::clone(world));
+        let machine = &world.members[client].machine;
+        machine.spawn(Box::pin(async move {
+            let loss = lost.await;
+            this.told(&outer, lease, loss);
+        }));
+        weak
+    }
+
+    /// The `lost()` of a session has fired.
+    fn told(&self, world: &World, lease: LeaseId, loss: Loss) {
+        let mut books = lock(&self.books);
+        let Some(known) = books.known.get_mut(&lease) else {
+            return;
+        };
+        world
+            .trace
+            .say(format_args!("{lease} is told to be lost: {loss}"));
+        known.told = Some(loss);
+        if let Some(session) = known.session.upgrade()
+            && session.state() != SessionState::Lost(loss)
+        {
+            let state = session.state();
+            world.broken(
+                "I14",
+                format_args!("{lease} is told {loss:?}, and is {state:?}"),
+            );
+        }
+        world.count(match loss {
+            Loss::Closed => "closed",
+            Loss::Expired => "expired",
+            Loss::Unreachable => "unreachable",
+            _ => "revoked",
+        });
+        if world.schedule.assumed && loss == Loss::Revoked {
+            world.broken(
+                "I3",
+                format_args!("{lease} is told that somebody revoked it"),
+            );
+        }
+    }
+
+    /// A call of a client that has begun then may not take longer than calls may.
+    fn bounded(&self, world: &World, client: MachineId, begun: Begun, what: &str) {
+        let elapsed = world.members[client]
+            .machine
+            .now()
+            .since(begun.by_own_clock);
+        if lock(&self.books).pauses.has_run_since(client, begun.at) && elapsed > CALL + LATE {
+            world.broken("I12", format_args!("{what} took {elapsed:?}"));
+        }
+    }
+
+    /// Once all is well, sessions live on.
+    async fn sessions_live(self: &Arc<Self>, world: &Arc<World>) -> Vec<(MachineId, Arc<Session>)> {
+        let mut sessions = Vec::new();
+        for client in 0..world.members.len() {
+            // That of the storm may be past saving, or be told only now.
+            for _ in 0..3 {
+                drop(world.members[client].client().session().await);
+                sleep(world.schedule.ttl).await;
+            }
+            match world.members[client].client().session().await {
+                Ok(session) => sessions.push((client, self.given(world, client, session, true))),
+                Err(error) => world.broken("I12", format_args!("no session is made: {error}")),
+            }
+        }
+        sleep(4 * world.schedule.ttl).await;
+        for (client, session) in &sessions {
+            let state = session.state();
+            if state != SessionState::Live {
+                world.broken(
+                    "I9",
+                    format_args!("all is well, and client {client} is {state:?}"),
+                );
+            }
+        }
+        sessions
+    }
+
+    async fn client_closes(&self, world: &World, client: MachineId, session: &Session) {
+        let closed = timeout(2 * CALL, world.members[client].client().close()).await;
+        if !matches!(closed, Ok(Ok(()))) {
+            world.broken(
+                "I12",
+                format_args!("client {client} is not closed: {closed:?}"),
+            );
+        }
+        let state = session.state();
+        let lives = world.leases().contains(&session.lease());
+        if state != SessionState::Lost(Loss::Closed) || lives {
+            let what =
+                format_args!("client {client} was closed: {state:?}, its lease lives: {lives}");
+            world.broken("I5", what);
+        }
+    }
+}
+
+/// When a call began.
+#[derive(Clone, Copy)]
+struct Begun {
+    at: Instant,
+    by_own_clock: Moment,
+}
+
+/// Makes sessions, and lets go of them in all ways.
+struct Worker {
+    recipe: Arc<Sessions>,
+    world: Arc<World>,
+    client: MachineId,
+    random: fastrand::Rng,
+    kept: Vec<Arc<Session>>,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        let client = self.world.members[self.client].client();
+        while self.world.storms() {
+            match self.open(&client).await {
+                Some(Ok(session)) => {
+                    self.live(&session).await;
+                    self.end(session).await;
+                }
+                Some(Err(error)) => self.expected(&error),
+                None => self.world.count("cancelled"),
+            }
+            sleep(Duration::from_millis(self.random.u64(..300))).await;
+            if self.random.u8(..4) == 0 {
+                self.kept.clear();
+            }
+        }
+    }
+
+    /// Opens a session, until it loses patience: after a while, or between any two steps.
+    async fn open(&mut self, client: &Client) -> Option<Result<Arc<Session>, Error>> {
+        let is_shared = self.random.bool();
+        let ttl = Duration::from_secs(self.random.u64(1..4));
+        let open = async {
+            match is_shared {
+                true => client.session().await,
+                false => client.session_with_ttl(ttl).await,
+            }
+        };
+        let steps = (self.random.u8(..4) == 0).then(|| self.random.u32(1..20));
+        let begun = self.begin();
+        let session = cut_after(steps, open).await;
+        self.recipe
+            .bounded(&self.world, self.client, begun, "to open a session");
+        session.map(|session| {
+            session.map(|session| {
+                let (recipe, world) = (&self.recipe, &self.world);
+                recipe.given(world, self.client, session, is_shared)
+            })
+        })
+    }
+
+    /// Follows a session for a while.
+    async fn live(&mut self, session: &Session) {
+        for _ in 0..self.random.u64(..6) {
+            let patience = Duration::from_millis(self.random.u64(..2000));
+            let known = session.state();
+            match self.random.u8(..4) {
+                0 => {
+                    let change = session.state_changed(known);
+                    let change = timeout(patience, change).await;
+                    if matches!(known, SessionState::Lost(_)) && change.is_ok() {
+                        let what = format_args!("{change:?} comes after {known:?}");
+                        self.world.broken("I14", what);
+                    }
+                }
+                1 => drop(timeout(patience, session.deadline_changed(session.deadline())).await),
+                _ => sleep(patience).await,
+            }
+            if session.is_lost() != session.remaining().is_zero() {
+                self.world
+                    .broken("I14", format_args!("{session:?} is lost and remains"));
+            }
+            if session.remaining() > session.ttl() {
+                self.world
+                    .broken("I1", format_args!("{session:?} remains for too long"));
+            }
+        }
+    }
+
+    async fn end(&mut self, session: Arc<Session>) {
+        match self.random.u8(..5) {
+            0 => {
+                let begun = self.begin();
+                let closed = session.close().await;
+                self.recipe
+                    .bounded(&self.world, self.client, begun, "to close a session");
+                let lives = self.world.leases().contains(&session.lease());
+                if closed.is_ok() && lives {
+                    self.world
+                        .broken("I5", format_args!("{session:?} is closed, and lives"));
+                }
+                self.is_closed(&session);
+            }
+            1 => {
+                drop(cut_after(Some(self.random.u32(1..6)), session.close()).await);
+                self.is_closed(&session);
+            }
+            2 | 3 => drop(session),
+            _ => self.kept.push(session),
+        }
+    }
+
+    fn is_closed(&self, session: &Session) {
+        if !session.is_lost() {
+            self.world
+                .broken("I14", format_args!("{session:?} was closed"));
+        }
+    }
+
+    fn begin(&self) -> Begun {
+        Begun {
+            at: Instant::now(),
+            by_own_clock: self.world.members[self.client].machine.now(),
+        }
+    }
+
+    fn expected(&self, error: &Error) {
+        let expected = [ErrorKind::Timeout, ErrorKind::Unavailable];
+        if !expected.contains(&error.kind()) {
+            self.world
+                .broken("I13", format_args!("an error that nobody expects: {error}"));
+        }
+    }
+}
