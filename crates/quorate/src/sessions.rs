@@ -158,7 +158,8 @@ impl Maker {
                         }
                         return Err(error);
                     }
-                    backoff.pause().await;
+                    let wake = self.runtime.now() + backoff.next_pause();
+                    self.runtime.sleep_until(wake.min(last_attempt)).await;
                 }
             }
         }

@@ -38,8 +38,8 @@ pub(crate) struct Sessions {
 #[derive(Default)]
 struct Books {
     known: BTreeMap<LeaseId, Known>,
-    /// The session that was last seen to be shared by a client.
-    shared: BTreeMap<MachineId, LeaseId>,
+    /// The session that was last seen to be shared by a client, which keeps it as well.
+    shared: BTreeMap<MachineId, Arc<Session>>,
     generations: BTreeSet<(MachineId, u64)>,
     pauses: Pauses,
 }
@@ -48,7 +48,6 @@ struct Books {
 struct Known {
     client: MachineId,
     session: Weak<Session>,
-    generation: u64,
     deadline: Moment,
     end: Option<End>,
     /// What its `lost()` said.
@@ -103,12 +102,14 @@ impl Recipe for Sessions {
 
     fn settle(self: Arc<Self>, world: Arc<World>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
+            lock(&self.books).shared.clear();
             let sessions = self.sessions_live(&world).await;
             for (client, session) in &sessions {
                 if client % 2 == 0 {
                     self.client_closes(&world, *client, session).await;
                 }
             }
+            lock(&self.books).shared.clear();
             drop(sessions);
             world.nothing_left().await;
         })
@@ -182,37 +183,34 @@ impl Sessions {
         is_shared: bool,
     ) -> Arc<Session> {
         let (lease, generation) = (session.lease(), session.generation());
-        if session.is_lost() {
-            world.broken("I14", format_args!("{lease} is handed out, and over"));
-        }
         let mut books = lock(&self.books);
         let books = &mut *books;
-        if is_shared {
-            let former = books.shared.insert(client, lease);
-            let former = former.filter(|former| *former != lease);
-            if let Some(known) = former.and_then(|former| books.known.get(&former)) {
-                if known.end.is_none() {
-                    let what = format_args!("client {client} shares {lease}, and another lives");
-                    world.broken("I14", what);
-                }
-                if known.generation >= generation {
-                    let what = format_args!("{lease} is of generation {generation}, as one before");
-                    world.broken("I14", what);
-                }
-                world.count("replaced");
+        if let Some(present) = books
+            .known
+            .get(&lease)
+            .and_then(|known| known.session.upgrade())
+        {
+            return present;
+        }
+        let session = Arc::new(session);
+        if is_shared && let Some(former) = books.shared.insert(client, Arc::clone(&session)) {
+            world.count("replaced");
+            if !former.is_lost() {
+                let what = format_args!("client {client} shares {lease}, and {former:?} lives");
+                world.broken("I14", what);
+            }
+            if former.generation() >= generation {
+                let what = format_args!("{lease} is of generation {generation}, after {former:?}");
+                world.broken("I14", what);
             }
         }
-        let weak = match books.known.get(&lease).map(|known| known.session.upgrade()) {
-            Some(Some(present)) => return present,
-            Some(None) => {
-                let session = Arc::new(session);
-                if let Some(known) = books.known.get_mut(&lease) {
-                    known.session = Arc::downgrade(&session);
-                }
-                return session;
-            }
-            None => Arc::new(session),
-        };
+        if is_shared && session.is_lost() {
+            world.broken("I14", format_args!("{lease} is shared, and over"));
+        }
+        if let Some(known) = books.known.get_mut(&lease) {
+            known.session = Arc::downgrade(&session);
+            return session;
+        }
         world.count("sessions");
         world.trace.say(format_args!("{client} has {lease}"));
         if !books.generations.insert((client, generation)) {
@@ -224,21 +222,20 @@ impl Sessions {
         drop(world.store.txn(Txn::new().then(key)).now_or_never());
         let known = Known {
             client,
-            session: Arc::downgrade(&weak),
-            generation,
-            deadline: weak.deadline(),
+            session: Arc::downgrade(&session),
+            deadline: session.deadline(),
             end: None,
             told: None,
             untold: None,
         };
         books.known.insert(lease, known);
-        let (lost, this, outer) = (weak.lost(), Arc::clone(self), Arc::clone(world));
+        let (lost, this, outer) = (session.lost(), Arc::clone(self), Arc::clone(world));
         let machine = &world.members[client].machine;
         machine.spawn(Box::pin(async move {
             let loss = lost.await;
             this.told(&outer, lease, loss);
         }));
-        weak
+        session
     }
 
     /// The `lost()` of a session has fired.
