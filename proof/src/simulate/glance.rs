@@ -1,9 +1,9 @@
 //! Looks at the store and at the machines that take no time and change nothing, for oracles.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::FutureExt;
-use quorate::{KeyRange, KeyValue, LeaseId, Range, Revision, backend::Backend};
+use quorate::{KeyRange, KeyValue, LeaseId, Moment, Range, Revision, Runtime, backend::Backend};
 use tokio::{task::unconstrained, time::Instant};
 
 use super::{scheduler::MachineId, world::World};
@@ -50,29 +50,74 @@ impl Mirror {
 pub(crate) struct Pauses(BTreeMap<MachineId, Pause>);
 
 enum Pause {
-    Stopped,
-    Ended(Instant),
+    Since(Instant),
+    Until(Instant),
+}
+
+/// When a call began.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun {
+    at: Instant,
+    by_own_clock: Moment,
+}
+
+impl Begun {
+    pub(crate) fn now(world: &World, machine: MachineId) -> Self {
+        Self {
+            at: Instant::now(),
+            by_own_clock: world.members[machine].machine.now(),
+        }
+    }
 }
 
 impl Pauses {
+    /// How long timers may be late: they count milliseconds.
+    pub(crate) const LATE: Duration = Duration::from_millis(3);
+
     /// Takes note of who stands still. To be called after every step.
     pub(crate) fn look(&mut self, world: &World) {
         for member in &world.members {
             let id = member.machine.id();
+            let now = Instant::now();
             if world.is_stopped(id) {
-                self.0.insert(id, Pause::Stopped);
-            } else if let Some(pause @ Pause::Stopped) = self.0.get_mut(&id) {
-                *pause = Pause::Ended(Instant::now());
+                let pause = self.0.entry(id).or_insert(Pause::Since(now));
+                if let Pause::Until(_) = pause {
+                    *pause = Pause::Since(now);
+                }
+            } else if let Some(pause @ Pause::Since(_)) = self.0.get_mut(&id) {
+                *pause = Pause::Until(now);
             }
         }
     }
 
-    /// Whether a machine has run ever since.
-    pub(crate) fn has_run_since(&self, machine: MachineId, since: Instant) -> bool {
+    /// Since when a machine stands still, if it does.
+    pub(crate) fn since(&self, machine: MachineId) -> Option<Instant> {
         match self.0.get(&machine) {
-            None => true,
-            Some(Pause::Stopped) => false,
-            Some(Pause::Ended(end)) => *end < since,
+            Some(Pause::Since(since)) => Some(*since),
+            Some(Pause::Until(_)) | None => None,
+        }
+    }
+
+    /// A call of a machine that never stood still meanwhile may not take longer than `most`.
+    pub(crate) fn bounded(
+        &self,
+        world: &World,
+        machine: MachineId,
+        begun: Begun,
+        most: Duration,
+        what: &str,
+    ) {
+        let paused = match self.0.get(&machine) {
+            None => false,
+            Some(Pause::Since(_)) => true,
+            Some(Pause::Until(end)) => *end >= begun.at,
+        };
+        let elapsed = world.members[machine]
+            .machine
+            .now()
+            .since(begun.by_own_clock);
+        if !paused && elapsed > most + Self::LATE {
+            world.broken("I12", format_args!("{what} took {elapsed:?}"));
         }
     }
 }

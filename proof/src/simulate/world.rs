@@ -72,6 +72,8 @@ pub(crate) struct World {
     begun: Instant,
     workers: Mutex<Vec<oneshot::Receiver<()>>>,
     late: Mutex<Vec<Held>>,
+    /// When something last got through that had been held back, or a new leader let all leases live on.
+    healed: Mutex<Instant>,
     ended: AtomicBool,
     verdict: Mutex<Option<Violation>>,
     counts: Mutex<Counts>,
@@ -132,6 +134,7 @@ impl World {
             begun,
             workers: Mutex::default(),
             late: Mutex::default(),
+            healed: Mutex::new(begun),
             ended: AtomicBool::new(false),
             verdict: Mutex::default(),
             counts: Mutex::default(),
@@ -171,6 +174,20 @@ impl World {
             invariant,
             what: what.to_string(),
         });
+    }
+
+    /// When leases may last have begun their time anew though nobody sent a beat then.
+    pub(crate) fn healed(&self) -> Instant {
+        *lock(&self.healed)
+    }
+
+    /// How much later than its time a lease may end.
+    pub(crate) fn latest_expiry(&self) -> Duration {
+        let delays = self.schedule.steps.iter().map(|step| match step.fault {
+            Fault::LateExpiry(delay, _) => delay,
+            _ => Duration::ZERO,
+        });
+        delays.max().unwrap_or_default()
     }
 
     pub(crate) fn count(&self, what: &'static str) {
@@ -225,6 +242,7 @@ impl World {
             self.scheduler.go_on(member.machine.id());
             member.faults.heal();
         }
+        *lock(&self.healed) = Instant::now();
         let workers = std::mem::take(&mut *lock(&self.workers));
         if timeout(PATIENCE, join_all(workers)).await.is_err() {
             self.broken("I12", format_args!("a task hangs"));
@@ -336,6 +354,7 @@ impl World {
         self.aside(move |world| async move {
             sleep(delay).await;
             act(&world);
+            *lock(&world.healed) = Instant::now();
         });
     }
 

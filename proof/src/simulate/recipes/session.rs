@@ -18,16 +18,13 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Recipe;
 use crate::simulate::{
     cut::cut_after,
-    glance::Pauses,
+    glance::{Begun, Pauses},
     scheduler::MachineId,
     world::{CALL, World, lock},
 };
 
 /// A key of each lease, whose end wakes the oracle.
 const ALIVE: &str = "alive/";
-
-/// How long timers may be late: they count milliseconds.
-const LATE: Duration = Duration::from_millis(3);
 
 /// The recipe, and what is known of its sessions.
 #[derive(Default)]
@@ -162,7 +159,7 @@ impl Known {
             self.untold = None;
         } else {
             let since = *self.untold.get_or_insert_with(Instant::now);
-            if since.elapsed() > LATE {
+            if since.elapsed() > Pauses::LATE {
                 let end = self.end;
                 world.broken(
                     "I3",
@@ -271,15 +268,10 @@ impl Sessions {
         }
     }
 
-    /// A call of a client that has begun then may not take longer than calls may.
     fn bounded(&self, world: &World, client: MachineId, begun: Begun, what: &str) {
-        let elapsed = world.members[client]
-            .machine
-            .now()
-            .since(begun.by_own_clock);
-        if lock(&self.books).pauses.has_run_since(client, begun.at) && elapsed > CALL + LATE {
-            world.broken("I12", format_args!("{what} took {elapsed:?}"));
-        }
+        lock(&self.books)
+            .pauses
+            .bounded(world, client, begun, CALL, what);
     }
 
     /// Once all is well, sessions live on.
@@ -327,13 +319,6 @@ impl Sessions {
     }
 }
 
-/// When a call began.
-#[derive(Clone, Copy)]
-struct Begun {
-    at: Instant,
-    by_own_clock: Moment,
-}
-
 /// Makes sessions, and lets go of them in all ways.
 struct Worker {
     recipe: Arc<Sessions>,
@@ -373,7 +358,7 @@ impl Worker {
             }
         };
         let steps = (self.random.u8(..4) == 0).then(|| self.random.u32(1..20));
-        let begun = self.begin();
+        let begun = Begun::now(&self.world, self.client);
         let session = cut_after(steps, open).await;
         self.recipe
             .bounded(&self.world, self.client, begun, "to open a session");
@@ -416,7 +401,7 @@ impl Worker {
     async fn end(&mut self, session: Arc<Session>) {
         match self.random.u8(..5) {
             0 => {
-                let begun = self.begin();
+                let begun = Begun::now(&self.world, self.client);
                 let closed = session.close().await;
                 self.recipe
                     .bounded(&self.world, self.client, begun, "to close a session");
@@ -440,13 +425,6 @@ impl Worker {
         if !session.is_lost() {
             self.world
                 .broken("I14", format_args!("{session:?} was closed"));
-        }
-    }
-
-    fn begin(&self) -> Begun {
-        Begun {
-            at: Instant::now(),
-            by_own_clock: self.world.members[self.client].machine.now(),
         }
     }
 
