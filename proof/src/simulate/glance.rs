@@ -34,13 +34,19 @@ pub(crate) struct Mirror {
 }
 
 impl Mirror {
-    /// The keys as they are now.
-    pub(crate) fn look(&mut self, world: &World, keys: impl FnOnce() -> KeyRange) -> &[KeyValue] {
+    /// Reads the keys as they are now, and tells whether the store has changed.
+    pub(crate) fn look(&mut self, world: &World, keys: impl FnOnce() -> KeyRange) -> bool {
         let present = world.store.revision();
-        if self.at != Some(present) {
+        let is_news = self.at != Some(present);
+        if is_news {
             self.keys = world.keys(keys());
             self.at = Some(present);
         }
+        is_news
+    }
+
+    /// The keys as they were read last.
+    pub(crate) fn keys(&self) -> &[KeyValue] {
         &self.keys
     }
 }

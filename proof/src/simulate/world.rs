@@ -74,6 +74,7 @@ pub(crate) struct World {
     late: Mutex<Vec<Held>>,
     /// When something last got through that had been held back, or a new leader let all leases live on.
     healed: Mutex<Instant>,
+    latest_expiry: Duration,
     ended: AtomicBool,
     verdict: Mutex<Option<Violation>>,
     counts: Mutex<Counts>,
@@ -124,6 +125,11 @@ impl World {
         let members = members.collect();
         let observer = join(OUTSIDE, 1.0, random.u64(..)).client();
         let begun = Instant::now();
+        let delays = schedule.steps.iter().map(|step| match step.fault {
+            Fault::LateExpiry(delay, _) => delay,
+            _ => Duration::ZERO,
+        });
+        let latest_expiry = delays.max().unwrap_or_default();
         Arc::new(Self {
             trace,
             store,
@@ -135,6 +141,7 @@ impl World {
             workers: Mutex::default(),
             late: Mutex::default(),
             healed: Mutex::new(begun),
+            latest_expiry,
             ended: AtomicBool::new(false),
             verdict: Mutex::default(),
             counts: Mutex::default(),
@@ -183,11 +190,7 @@ impl World {
 
     /// How much later than its time a lease may end.
     pub(crate) fn latest_expiry(&self) -> Duration {
-        let delays = self.schedule.steps.iter().map(|step| match step.fault {
-            Fault::LateExpiry(delay, _) => delay,
-            _ => Duration::ZERO,
-        });
-        delays.max().unwrap_or_default()
+        self.latest_expiry
     }
 
     pub(crate) fn count(&self, what: &'static str) {

@@ -106,6 +106,8 @@ impl Task {
         let is_lease_gone = error.kind() == ErrorKind::NotFound && batch.puts();
         if is_lease_gone && let Some(session) = &batch.session {
             session.revoked();
+            // The store answers: whatever had kept it from that must not keep the keys away for longer.
+            self.backoff.reset();
         }
         if is_lease_gone || is_unclear || error.is_retryable() {
             self.pause();

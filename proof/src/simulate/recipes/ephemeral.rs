@@ -57,6 +57,9 @@ pub(crate) struct Ephemeral {
 struct Books {
     guards: BTreeMap<u64, Guard>,
     paths: BTreeMap<String, Path>,
+    /// Those whose keys shall stand, and of them those whose keys do not.
+    made: BTreeMap<u64, Weak<Owned>>,
+    missing: Vec<Weak<Owned>>,
     /// Keys with a time to live.
     timed: BTreeMap<String, Timed>,
     /// The revisions of what was done by hand.
@@ -177,51 +180,56 @@ impl Recipe for Ephemeral {
         if !world.schedule.assumed || books.is_tried {
             return;
         }
-        let all = || KeyRange::prefix(ALL);
-        let there = books.mirror.look(world, all);
+        let is_news = books.mirror.look(world, || KeyRange::prefix(ALL));
+        let there = books.mirror.keys();
         let find = |path: &str| there.iter().find(|kv| kv.key == path);
-        if manners(world) == Manners::Gentle {
-            let made = books
-                .guards
-                .values()
-                .filter(|guard| guard.phase == Phase::Made);
-            for owned in made.filter_map(|guard| guard.owned.upgrade()) {
-                // Who is asked may notice what it would not have, so only who has no key is.
-                let stands =
-                    find(&owned.path).is_some_and(|kv| kv.create_revision == owned.key.token());
-                if !stands && owned.key.is_held() {
-                    let (client, token) = (owned.client, owned.key.token());
-                    let path = &owned.path;
-                    let what =
-                        format_args!("client {client} relies on {path} by {token}: it is gone");
-                    world.broken("I1", what);
-                }
-            }
+        if is_news {
+            books.missing = books.made.values().cloned().collect();
         }
+        let is_gentle = manners(world) == Manners::Gentle;
+        books.missing.retain(|owned| {
+            let Some(owned) = owned.upgrade() else {
+                return false;
+            };
+            let token = owned.key.token();
+            let stands = find(&owned.path).is_some_and(|kv| kv.create_revision == token);
+            // Who is asked may notice what it would not have, so only who has no key is.
+            if is_gentle && !stands && owned.key.is_held() {
+                let (client, path) = (owned.client, &owned.path);
+                let what = format_args!("client {client} relies on {path} by {token}: it is gone");
+                world.broken("I1", what);
+            }
+            !stands
+        });
         let now = Instant::now();
-        for (path, timed) in &books.timed {
+        let late = world.latest_expiry() + GOING;
+        let renewed = world.healed() + late;
+        books.timed.retain(|path, timed| {
             let stands = find(path).is_some();
             if !stands && timed.not_before.is_some_and(|not_before| now < not_before) {
                 world.broken("I9", format_args!("{path} is gone before its time"));
             }
-            let renewed = world.healed() + timed.ttl + world.latest_expiry() + GOING;
-            if stands
-                && timed
-                    .not_after
-                    .is_some_and(|not_after| now > not_after.max(renewed))
-            {
+            let not_after = timed
+                .not_after
+                .map(|not_after| not_after.max(renewed + timed.ttl));
+            let is_over = not_after.is_some_and(|not_after| now > not_after);
+            if stands && is_over {
                 world.broken("I9", format_args!("{path} stands after its time"));
             }
-        }
-        for kv in there {
-            let Some(tag) = Tag::of(kv).filter(|_| kv.lease.is_some()) else {
+            !is_over
+        });
+        for member in &world.members {
+            let client = member.machine.id();
+            let Some(death) = books.pauses.since(client) else {
                 continue;
             };
-            let death = books.pauses.since(tag.client);
-            if death.is_some_and(|death| {
-                now > death.max(world.healed()) + LONGEST + world.latest_expiry() + GOING
-            }) {
-                let (client, key) = (tag.client, &kv.key);
+            let mut owned = there.iter().filter(|kv| {
+                kv.lease.is_some() && Tag::of(kv).is_some_and(|tag| tag.client == client)
+            });
+            if now > death.max(world.healed()) + LONGEST + late
+                && let Some(kv) = owned.next()
+            {
+                let key = &kv.key;
                 world.broken(
                     "I9",
                     format_args!("client {client} is as good as dead, {key} stands"),
@@ -362,7 +370,9 @@ impl Ephemeral {
     }
 
     fn leave_guard(&self, guard: u64) {
-        if let Some(guard) = lock(&self.books).guards.get_mut(&guard) {
+        let mut books = lock(&self.books);
+        books.made.remove(&guard);
+        if let Some(guard) = books.guards.get_mut(&guard) {
             guard.phase = Phase::Left;
         }
     }
@@ -607,7 +617,7 @@ impl Worker {
             }
             self.owned
                 .retain(|owned| !matches!(owned.key.state(), EphemeralState::Lost(_)));
-            let pause = if self.random.bool() { 20 } else { 400 };
+            let pause = if self.random.bool() { 20 } else { 900 };
             sleep(Duration::from_millis(self.random.u64(..pause))).await;
         }
         lock(&self.recipe.books).kept.append(&mut self.owned);
@@ -697,9 +707,14 @@ impl Worker {
             key,
             wanted: Mutex::new(number),
         });
-        if let Some(guard) = lock(&self.recipe.books).guards.get_mut(&guard) {
-            guard.phase = Phase::Made;
-            guard.owned = Arc::downgrade(&owned);
+        {
+            let mut books = lock(&self.recipe.books);
+            books.made.insert(guard, Arc::downgrade(&owned));
+            books.missing.push(Arc::downgrade(&owned));
+            if let Some(guard) = books.guards.get_mut(&guard) {
+                guard.phase = Phase::Made;
+                guard.owned = Arc::downgrade(&owned);
+            }
         }
         let machine = &self.world.members[self.client].machine;
         let (recipe, world) = (Arc::clone(&self.recipe), Arc::clone(&self.world));
