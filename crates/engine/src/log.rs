@@ -45,10 +45,10 @@ impl Log {
         let skipped = usize::try_from(from.0.saturating_sub(self.oldest.0))
             .unwrap_or(0)
             .min(self.commits.len());
-        (self.oldest.0..)
+        let first = self.oldest.0.saturating_add_unsigned(skipped as u64);
+        (first..)
             .map(Revision)
-            .zip(self.commits.iter().map(Vec::as_slice))
-            .skip(skipped)
+            .zip(self.commits.range(skipped..).map(Vec::as_slice))
     }
 
     /// Drops the changes before a revision, and of its own changes those that later ones of the
