@@ -6,6 +6,7 @@
 
 mod cut;
 mod glance;
+mod ledger;
 mod machine;
 mod recipes;
 mod schedule;

@@ -286,7 +286,7 @@ impl Term {
         !self.stop.is_cancelled() && self.holding.is_held()
     }
 
-    /// Completes when the task should stop.
+    /// Completes when the task should stop, since the term is over: whatever ended it.
     pub async fn stopping(&self) {
         self.stop.cancelled().await;
     }
@@ -390,6 +390,8 @@ where
 {
     let token = leadership.token();
     let ending = CancellationToken::new();
+    // However this ends, who has a clone of the term is told, before anybody else can lead.
+    let _ending = ending.clone().drop_guard();
     let term = Term {
         token,
         fence: leadership.fence(),
@@ -419,6 +421,7 @@ where
         loss = lost.clone() => tracing::info!(%token, %loss, "leadership lost"),
         () = stop.cancelled() => {}
         output = &mut work => {
+            ending.cancel();
             state.send_if_modified(|state| tell(state, LeaderState::NoLeader));
             // If nobody confirms it the lease ends it.
             let _ = leadership.resign().await;

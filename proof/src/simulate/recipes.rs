@@ -6,6 +6,7 @@ use futures_core::future::BoxFuture;
 
 use super::world::World;
 
+mod elector;
 mod ephemeral;
 mod hold;
 mod session;
@@ -23,7 +24,8 @@ pub(crate) trait Recipe: Send + Sync + 'static {
 }
 
 /// The names of all recipes, and how one begins.
-pub(crate) const RECIPES: [(&str, fn() -> Arc<dyn Recipe>); 3] = [
+pub(crate) const RECIPES: [(&str, fn() -> Arc<dyn Recipe>); 4] = [
+    ("elector", || Arc::<elector::Electors>::default()),
     ("ephemeral", || Arc::<ephemeral::Ephemeral>::default()),
     ("hold", || Arc::<hold::Hold>::default()),
     ("session", || Arc::<session::Sessions>::default()),

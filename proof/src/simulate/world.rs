@@ -174,6 +174,11 @@ impl World {
         Instant::now() < self.over
     }
 
+    /// Whether all is done, and only to be dropped.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) || lock(&self.verdict).is_some()
+    }
+
     /// Says that a promise was broken. The first is what counts.
     pub(crate) fn broken(&self, invariant: &'static str, what: fmt::Arguments<'_>) {
         self.trace.say(format_args!("BROKEN {invariant}: {what}"));
