@@ -6,6 +6,7 @@ use futures_core::future::BoxFuture;
 
 use super::world::World;
 
+mod detached;
 mod elector;
 mod ephemeral;
 mod hold;
@@ -24,7 +25,8 @@ pub(crate) trait Recipe: Send + Sync + 'static {
 }
 
 /// The names of all recipes, and how one begins.
-pub(crate) const RECIPES: [(&str, fn() -> Arc<dyn Recipe>); 4] = [
+pub(crate) const RECIPES: [(&str, fn() -> Arc<dyn Recipe>); 5] = [
+    ("detached", || Arc::<detached::Holds>::default()),
     ("elector", || Arc::<elector::Electors>::default()),
     ("ephemeral", || Arc::<ephemeral::Ephemeral>::default()),
     ("hold", || Arc::<hold::Hold>::default()),

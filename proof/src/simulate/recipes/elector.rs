@@ -611,9 +611,10 @@ impl Task {
             }
         }
         // Some take their time, and some too much of it.
+        self.world.count("asked to stop");
         let slack = match random.u8(..12) {
             0 => 12_000,
-            1..5 => 2000,
+            1..7 => 2000,
             _ => 1,
         };
         if slack > 1 {
