@@ -191,6 +191,8 @@ impl Detached {
         let moved = self.write(held, put, granted.id).await;
         match &moved {
             Ok(true) => self.abandon(held.lease).await,
+            // The new lease ended on the way: whether the hold did with it, the next look tells.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             // If it may have moved it lives by this lease.
             Err(error) if error.is_indefinite() => {}
             Ok(false) | Err(_) => self.abandon(Some(granted.id)).await,

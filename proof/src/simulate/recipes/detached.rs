@@ -2,7 +2,7 @@
 //! that are kept.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
@@ -40,14 +40,15 @@ struct Books {
     kept: Vec<(MachineId, Weak<LockGuard>)>,
     mirror: Mirror,
     pauses: Pauses,
+    next_value: u64,
 }
 
 #[derive(Default)]
 struct Known {
     /// Whether somebody has begun to release it.
     is_released: bool,
-    /// Whether somebody has begun to renew it for less than it had.
-    is_shortened: bool,
+    /// Which values have begun to renew it for less than it had: none but they know.
+    shortened: BTreeSet<u64>,
     longest: Duration,
     /// Whether its holder may write on: nothing is on its way that may yet be written.
     writes: bool,
@@ -55,6 +56,7 @@ struct Known {
 
 struct Belief {
     client: MachineId,
+    value: u64,
     token: Revision,
     until: Moment,
 }
@@ -93,6 +95,7 @@ impl Recipe for Holds {
             kept,
             mirror,
             pauses,
+            ..
         } = &mut *books;
         pauses.look(world);
         if !world.schedule.assumed {
@@ -104,12 +107,15 @@ impl Recipe for Holds {
         beliefs.retain(|belief| {
             let Belief {
                 client,
+                value,
                 token,
                 until,
             } = *belief;
             let known = board.get(&token);
             let relied = now(client) < until
-                && known.is_some_and(|known| !known.is_released && !known.is_shortened);
+                && known.is_some_and(|known| {
+                    !known.is_released && known.shortened.iter().all(|other| *other == value)
+                });
             if relied && first != Some(token) {
                 let what = format_args!("client {client} relies on {token}, {first:?} is first");
                 world.broken("I1", what);
@@ -174,15 +180,17 @@ impl Holds {
     }
 
     /// A client has been told that it may rely on a hold.
-    fn relies(&self, world: &World, client: MachineId, hold: &Detached) {
+    fn relies(&self, world: &World, client: MachineId, value: u64, hold: &Detached) {
         let (token, remaining) = (hold.token(), hold.remaining());
         let until = world.members[client].machine.now() + remaining;
-        let belief = Belief {
+        let mut books = lock(&self.books);
+        books.beliefs.retain(|belief| belief.value != value);
+        books.beliefs.push(Belief {
             client,
+            value,
             token,
             until,
-        };
-        lock(&self.books).beliefs.push(belief);
+        });
         world
             .trace
             .say(format_args!("{client} relies on {token} for {remaining:?}"));
@@ -266,7 +274,7 @@ impl Worker {
 
     fn ttl(&mut self) -> Duration {
         // Where all are alike none is shortened.
-        if self.world.schedule.seed.is_multiple_of(4) {
+        if self.world.schedule.seed.is_multiple_of(2) {
             Duration::from_secs(self.random.u64(1..4))
         } else {
             self.world.schedule.ttl
@@ -298,14 +306,35 @@ impl Worker {
             self.world
                 .broken("I15", format_args!("two holds have token {token}"));
         }
-        self.recipe.relies(&self.world, self.client, &hold);
-        for _ in 0..self.random.u8(..3) {
-            if !self.write(client, &hold).await {
-                break;
+        let value = self.value();
+        self.recipe.relies(&self.world, self.client, value, &hold);
+        self.work(client, hold, value).await;
+    }
+
+    /// A number for a value of a hold.
+    fn value(&self) -> u64 {
+        let mut books = lock(&self.recipe.books);
+        books.next_value += 1;
+        books.next_value
+    }
+
+    /// Writes under a hold, renews it, releases it.
+    async fn work(&mut self, client: &Client, mut hold: Detached, value: u64) {
+        for _ in 0..self.random.u8(..4) {
+            match self.random.u8(..5) {
+                0 => return self.release(&hold).await,
+                1 | 2 => {
+                    if !self.write(client, &hold).await {
+                        return;
+                    }
+                }
+                _ => {
+                    if !self.renew(&mut hold, value).await {
+                        return;
+                    }
+                }
             }
-        }
-        if self.random.u8(..3) == 0 {
-            self.release(&hold).await;
+            sleep(Duration::from_millis(self.random.u64(..800))).await;
         }
     }
 
@@ -392,32 +421,19 @@ impl Worker {
             let what = format_args!("{token} was only found, and may be relied on");
             self.world.broken("I1", what);
         }
-        let mut hold = hold;
-        for _ in 0..self.random.u8(..4) {
-            match self.random.u8(..5) {
-                0 => return self.release(&hold).await,
-                1 | 2 => {
-                    if !self.write(client, &hold).await {
-                        return;
-                    }
-                }
-                _ => {
-                    if !self.renew(&mut hold).await {
-                        return;
-                    }
-                }
-            }
-            sleep(Duration::from_millis(self.random.u64(..800))).await;
-        }
+        let value = self.value();
+        self.work(client, hold, value).await;
     }
 
     /// Whether it was renewed, or may yet be.
-    async fn renew(&mut self, hold: &mut Detached) -> bool {
+    async fn renew(&mut self, hold: &mut Detached, value: u64) -> bool {
         let (ttl, token) = (self.ttl(), hold.token());
         let began = {
             let mut books = lock(&self.recipe.books);
             if let Some(known) = books.board.get_mut(&token) {
-                known.is_shortened |= ttl < known.longest;
+                if ttl < known.longest {
+                    known.shortened.insert(value);
+                }
                 known.longest = known.longest.max(ttl);
             }
             drop(books);
@@ -429,7 +445,7 @@ impl Worker {
         match renewed {
             None => {
                 self.world.count("cancelled");
-                self.recipe.relies(&self.world, self.client, hold);
+                self.recipe.relies(&self.world, self.client, value, hold);
                 true
             }
             Some(Ok(())) => {
@@ -443,7 +459,7 @@ impl Worker {
                     let what = format_args!("{token} is renewed, and may not be relied on");
                     self.world.broken("I12", what);
                 }
-                self.recipe.relies(&self.world, self.client, hold);
+                self.recipe.relies(&self.world, self.client, value, hold);
                 true
             }
             Some(Err(error)) => {
@@ -454,7 +470,7 @@ impl Worker {
                     self.world.broken("I12", what);
                 }
                 self.expected(&error);
-                self.recipe.relies(&self.world, self.client, hold);
+                self.recipe.relies(&self.world, self.client, value, hold);
                 !is_lost
             }
         }
