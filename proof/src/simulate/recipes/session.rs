@@ -288,7 +288,15 @@ impl Sessions {
                 Err(error) => world.broken("I12", format_args!("no session is made: {error}")),
             }
         }
-        sleep(4 * world.schedule.ttl).await;
+        // A stream that breaks or falls silent is replaced in time.
+        for member in &world.members {
+            member.faults.cut_beats();
+        }
+        sleep(2 * world.schedule.ttl).await;
+        for member in &world.members {
+            member.faults.silence_beats();
+        }
+        sleep(3 * world.schedule.ttl).await;
         for (client, session) in &sessions {
             let state = session.state();
             if state != SessionState::Live {
@@ -332,6 +340,13 @@ impl Worker {
     async fn run(mut self) {
         let client = self.world.members[self.client].client();
         while self.world.storms() {
+            if self.random.u8(..3) == 0 {
+                let late = self
+                    .random
+                    .u64(..self.world.schedule.ttl.as_millis() as u64 / 4);
+                let faults = &self.world.members[self.client].faults;
+                faults.delay_beats(1, Duration::from_millis(late));
+            }
             match self.open(&client).await {
                 Some(Ok(session)) => {
                     self.live(&session).await;
