@@ -300,6 +300,7 @@ impl Worker {
             writes: true,
             ..Known::default()
         };
+        // Only now do others know of it.
         let former = lock(&self.recipe.books).board.insert(hold.token(), known);
         if former.is_some() {
             let token = hold.token();
@@ -433,8 +434,11 @@ impl Worker {
             let what = format_args!("{token} was only found, and may be relied on");
             self.world.broken("I1", what);
         }
-        let value = self.value();
-        self.work(client, hold, value).await;
+        // What its owner was not told of yet is not for others.
+        if lock(&self.recipe.books).board.contains_key(&token) {
+            let value = self.value();
+            self.work(client, hold, value).await;
+        }
     }
 
     /// Whether it was renewed, or may yet be.
@@ -448,6 +452,8 @@ impl Worker {
                 }
                 known.longest = known.longest.max(ttl);
             }
+            // Nobody can ask meanwhile for how long it may be relied on.
+            books.beliefs.retain(|belief| belief.value != value);
             drop(books);
             self.recipe.first(&self.world)
         };

@@ -243,6 +243,8 @@ impl Recipe for Ephemeral {
             let sessions = alive(&world).await;
             let patience = 2 * CALL + 4 * LONGEST;
             self.stand(&world, patience, "I8", "all is well").await;
+            // So that no pause goes on that began in the storm.
+            sleep(LONGEST).await;
             lock(&self.books).is_tried = true;
             for lease in world.leases() {
                 world.store.expire(lease);
@@ -833,7 +835,9 @@ impl Worker {
                 match key.release().await {
                     Ok(()) => {
                         let there = self.world.keys(KeyRange::key(path.as_str()));
-                        if there.iter().any(|kv| kv.create_revision == token) {
+                        // What is put over it is somebody else's.
+                        let mut own = there.iter().filter(|kv| Tag::of(kv).is_some());
+                        if own.any(|kv| kv.create_revision == token) {
                             self.world
                                 .broken("I5", format_args!("{path} is released, and stands"));
                         }
@@ -872,7 +876,12 @@ impl Worker {
         };
         self.within(since, 3 * CALL, "to put a key with a time to live");
         self.lives(&path, begun, ttl);
+        let mut is_deleted = false;
         for _ in 0..self.random.u8(..4) {
+            if is_deleted {
+                // Even if that is not known, it may be at any time.
+                return;
+            }
             sleep(Duration::from_millis(self.random.u64(..1500))).await;
             let begun = Instant::now();
             let since = Begun::now(&self.world, self.client);
@@ -881,6 +890,7 @@ impl Worker {
                 1 => {
                     // From now on it may be gone.
                     self.amend(&path, |timed| timed.not_before = None);
+                    is_deleted = true;
                     key.delete().await.map(|()| None)
                 }
                 _ => {
