@@ -2,7 +2,7 @@
 //! that are kept.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, Weak},
     time::Duration,
 };
@@ -47,11 +47,20 @@ struct Books {
 struct Known {
     /// Whether somebody has begun to release it.
     is_released: bool,
-    /// Which values have begun to renew it for less than it had: none but they know.
-    shortened: BTreeSet<u64>,
+    /// For how long at least the values that have begun to renew it did so: who makes its time shorter
+    /// than another has made it, even later, is the only one to know.
+    renewed: BTreeMap<u64, Duration>,
     longest: Duration,
     /// Whether its holder may write on: nothing is on its way that may yet be written.
     writes: bool,
+}
+
+impl Known {
+    /// Whether a value knows for how long it may be relied on.
+    fn can_be_relied_on_by(&self, value: u64) -> bool {
+        let mut others = self.renewed.iter().filter(|(other, _)| **other != value);
+        !self.is_released && others.all(|(_, ttl)| *ttl >= self.longest)
+    }
 }
 
 struct Belief {
@@ -112,10 +121,8 @@ impl Recipe for Holds {
                 until,
             } = *belief;
             let known = board.get(&token);
-            let relied = now(client) < until
-                && known.is_some_and(|known| {
-                    !known.is_released && known.shortened.iter().all(|other| *other == value)
-                });
+            let relied =
+                now(client) < until && known.is_some_and(|known| known.can_be_relied_on_by(value));
             if relied && first != Some(token) {
                 let what = format_args!("client {client} relies on {token}, {first:?} is first");
                 world.broken("I1", what);
@@ -447,9 +454,8 @@ impl Worker {
         let began = {
             let mut books = lock(&self.recipe.books);
             if let Some(known) = books.board.get_mut(&token) {
-                if ttl < known.longest {
-                    known.shortened.insert(value);
-                }
+                let least = known.renewed.entry(value).or_insert(ttl);
+                *least = ttl.min(*least);
                 known.longest = known.longest.max(ttl);
             }
             // Nobody can ask meanwhile for how long it may be relied on.
