@@ -34,6 +34,48 @@ fn the_same_seed_is_the_same_run() {
     }
 }
 
+/// Schedules that once broke a promise.
+const BROKEN_ONCE: [(&str, u64, &str); 6] = [
+    (
+        "session",
+        1,
+        "a lease was asked for beyond the deadline of calls",
+    ),
+    (
+        "session",
+        1284,
+        "a session closed when it was made was waited for anew",
+    ),
+    (
+        "session",
+        3405,
+        "a session closed when it was made was waited for anew",
+    ),
+    (
+        "ephemeral",
+        342,
+        "a key stayed away for what had kept its owner from the store before",
+    ),
+    (
+        "elector",
+        0,
+        "nobody was told that a term was over whose task had ended",
+    ),
+    (
+        "detached",
+        1250,
+        "a renewal failed whose new lease ended on the way",
+    ),
+];
+
+#[test]
+fn what_was_broken_once_is_not_any_more() {
+    for (recipe, seed, how) in BROKEN_ONCE {
+        let outcome = simulate(recipe, seed);
+        assert_eq!(outcome.violation, None, "{recipe} {seed}: {how}");
+    }
+}
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }

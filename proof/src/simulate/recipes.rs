@@ -25,6 +25,7 @@ pub(crate) trait Recipe: Send + Sync + 'static {
 }
 
 /// The names of all recipes, and how one begins.
+#[allow(clippy::type_complexity)] // it is a table
 pub(crate) const RECIPES: [(&str, fn() -> Arc<dyn Recipe>); 5] = [
     ("detached", || Arc::<detached::Holds>::default()),
     ("elector", || Arc::<elector::Electors>::default()),

@@ -10,6 +10,7 @@ use std::{
 use futures_core::future::BoxFuture;
 use quorate::{
     Client, Detached, Error, ErrorKind, KeyRange, LockGuard, Moment, Revision, Runtime, Session,
+    backend::fault::CallKind,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -149,6 +150,7 @@ impl Recipe for Holds {
             let sessions = alive(&world).await;
             self.queue_empties(&world).await;
             self.outlives(&world).await;
+            self.late_renewal(&world).await;
             drop(sessions);
             world.nothing_left().await;
         })
@@ -255,6 +257,32 @@ impl Holds {
             Err(error) if error.kind() == ErrorKind::Lost => {}
             found => world.broken("I4", format_args!("{token} is over, and is {found:?}")),
         }
+    }
+}
+
+impl Holds {
+    /// A renewal that arrives late takes nothing from a later one.
+    async fn late_renewal(&self, world: &World) {
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(3));
+        let (holder, other) = (world.members[0].client(), world.members[1].client());
+        let Ok(mut hold) = holder.lock(NAME).acquire_detached(long).await else {
+            return world.broken("I12", format_args!("nobody gets a free lock"));
+        };
+        let Ok(mut same) = other.lock(NAME).find_detached(hold.token()).await else {
+            return world.broken("I12", format_args!("{hold:?} is not found"));
+        };
+        let late = world.members[1].faults.hold_next(CallKind::Txn);
+        drop(timeout(short / 2, same.renew(short)).await);
+        if let Err(error) = hold.renew(long).await {
+            world.broken("I12", format_args!("{hold:?} is not renewed: {error}"));
+        }
+        late.let_through();
+        sleep(2 * short).await;
+        if self.first(world) != Some(hold.token()) {
+            let what = format_args!("{hold:?} ends when a renewal said that came too late");
+            world.broken("I1", what);
+        }
+        drop(hold.release().await);
     }
 }
 

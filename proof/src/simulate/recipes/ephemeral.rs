@@ -901,7 +901,7 @@ impl Worker {
             self.bounded(since, "a call for a key with a time to live");
             let late = ttl + self.world.latest_expiry() + GOING;
             self.amend(&path, |timed| {
-                timed.not_after.get_or_insert(Instant::now() + late);
+                timed.not_after.get_or_insert_with(|| Instant::now() + late);
             });
             match outcome {
                 Ok(Some(left)) if left == ttl => {
