@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
+use quorate::Session;
 
 use super::world::World;
 
@@ -33,3 +34,17 @@ pub(crate) const RECIPES: [(&str, fn() -> Arc<dyn Recipe>); 5] = [
     ("hold", || Arc::<hold::Hold>::default()),
     ("session", || Arc::<session::Sessions>::default()),
 ];
+
+/// The shared sessions of all clients, so that what goes does not go with them.
+async fn sessions(world: &World) -> Vec<Session> {
+    let mut sessions = Vec::new();
+    for member in &world.members {
+        for _ in 0..10 {
+            if let Ok(session) = member.client().session().await {
+                sessions.push(session);
+                break;
+            }
+        }
+    }
+    sessions
+}
