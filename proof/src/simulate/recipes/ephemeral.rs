@@ -115,8 +115,8 @@ struct Owned {
 #[derive(Default)]
 struct Path {
     present: Option<Incarnation>,
-    /// Who wrote it last at which revision; by hand if it is no client.
-    writers: BTreeMap<Option<MachineId>, Revision>,
+    /// At which revision each guard wrote it last, and somebody by hand.
+    writers: BTreeMap<Option<u64>, Revision>,
 }
 
 #[derive(Clone, Copy, Debug)]

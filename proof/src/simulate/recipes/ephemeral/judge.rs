@@ -54,7 +54,7 @@ impl Ephemeral {
             return;
         };
         let tag = Tag::of(&kv);
-        let writer = tag.map(|tag| tag.client);
+        let writer = tag.map(|tag| tag.guard);
         known.writers.insert(writer, at);
         known.present = Some(Incarnation {
             created: kv.create_revision,
@@ -156,7 +156,7 @@ impl Ephemeral {
         let taken = || {
             let writers = books.paths.get(&guard.path).map(|path| &path.writers);
             let mut writers = writers.into_iter().flatten();
-            writers.any(|(writer, at)| *writer != Some(guard.client) && *at > guard.since)
+            writers.any(|(writer, at)| *writer != Some(number) && *at > guard.since)
         };
         let explained = match loss {
             Loss::Released => guard.phase == Phase::Left,
