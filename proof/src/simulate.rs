@@ -5,6 +5,8 @@
 //! happens to them and when, which task runs next of all that could.
 
 mod cut;
+mod glance;
+mod ledger;
 mod machine;
 mod recipes;
 mod schedule;

@@ -22,7 +22,7 @@ fn no_schedule_breaks_a_promise() {
 }
 
 /// Schedules that broke a promise once, and by what.
-const REGRESSIONS: [(&str, u64, &str); 5] = [
+const REGRESSIONS: [(&str, u64, &str); 11] = [
     (
         "config",
         1138,
@@ -48,12 +48,42 @@ const REGRESSIONS: [(&str, u64, &str); 5] = [
         13,
         "a key whose lease had gone was reported as not found",
     ),
+    (
+        "session",
+        1,
+        "a lease was asked for beyond the deadline of calls",
+    ),
+    (
+        "session",
+        1284,
+        "a session closed when it was made was waited for anew",
+    ),
+    (
+        "session",
+        3405,
+        "a session closed when it was made was waited for anew",
+    ),
+    (
+        "ephemeral",
+        342,
+        "a key stayed away for what had kept its owner from the store before",
+    ),
+    (
+        "elector",
+        0,
+        "nobody was told that a term was over whose task had ended",
+    ),
+    (
+        "detached",
+        1250,
+        "a renewal failed whose new lease ended on the way",
+    ),
 ];
 
 #[test]
 fn what_broke_a_promise_once_keeps_it() {
     for (recipe, seed, cause) in REGRESSIONS {
-        let outcome = simulate(recipe, seed);
+        let outcome = simulate(recipe, seed, None);
         assert_eq!(outcome.violation, None, "{recipe} {seed}: {cause}");
     }
 }

@@ -60,6 +60,11 @@ impl Sessions {
     }
 
     pub(crate) async fn shared(&self) -> Result<Session> {
+        let Maker {
+            runtime, settings, ..
+        } = &*self.0;
+        let give_up = runtime.now() + settings.call_timeout;
+        let mut is_first = true;
         loop {
             let making = {
                 let mut shared = lock(&self.0.shared);
@@ -72,15 +77,25 @@ impl Sessions {
                     .get_or_insert_with(|| self.spawn_grant(self.0.settings.session_ttl).shared())
                     .clone()
             };
-            match making.clone().await {
+            let made = if is_first {
+                making.clone().await
+            } else {
+                let left = give_up.since(runtime.now());
+                let making = making.clone();
+                bounded(&**runtime, left, "making of a session", false, making).await
+            };
+            is_first = false;
+            match made {
+                // Somebody closed it, or it was made too late for us.
                 Ok(session) if session.is_lost() => {}
                 Ok(session) => return Ok(session),
                 Err(error) => {
                     // The next call tries again, unless somebody does already.
                     let mut shared = lock(&self.0.shared);
-                    if shared
-                        .as_ref()
-                        .is_some_and(|present| present.ptr_eq(&making))
+                    if making.peek().is_some()
+                        && shared
+                            .as_ref()
+                            .is_some_and(|present| present.ptr_eq(&making))
                     {
                         *shared = None;
                     }

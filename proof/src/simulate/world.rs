@@ -72,6 +72,9 @@ pub(crate) struct World {
     begun: Instant,
     workers: Mutex<Vec<oneshot::Receiver<()>>>,
     late: Mutex<Vec<Held>>,
+    /// When something last got through that had been held back, or a new leader let all leases live on.
+    healed: Mutex<Instant>,
+    latest_expiry: Duration,
     ended: AtomicBool,
     verdict: Mutex<Option<Violation>>,
     counts: Mutex<Counts>,
@@ -122,6 +125,11 @@ impl World {
         let members = members.collect();
         let observer = join(OUTSIDE, 1.0, random.u64(..)).client();
         let begun = Instant::now();
+        let delays = schedule.steps.iter().map(|step| match step.fault {
+            Fault::LateExpiry(delay, _) => delay,
+            _ => Duration::ZERO,
+        });
+        let latest_expiry = delays.max().unwrap_or_default();
         Arc::new(Self {
             trace,
             store,
@@ -132,6 +140,8 @@ impl World {
             begun,
             workers: Mutex::default(),
             late: Mutex::default(),
+            healed: Mutex::new(begun),
+            latest_expiry,
             ended: AtomicBool::new(false),
             verdict: Mutex::default(),
             counts: Mutex::default(),
@@ -164,6 +174,11 @@ impl World {
         Instant::now() < self.over
     }
 
+    /// Whether all is done, and only to be dropped.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) || lock(&self.verdict).is_some()
+    }
+
     /// Says that a promise was broken. The first is what counts.
     pub(crate) fn broken(&self, invariant: &'static str, what: fmt::Arguments<'_>) {
         self.trace.say(format_args!("BROKEN {invariant}: {what}"));
@@ -171,6 +186,16 @@ impl World {
             invariant,
             what: what.to_string(),
         });
+    }
+
+    /// When leases may last have begun their time anew though nobody sent a beat then.
+    pub(crate) fn healed(&self) -> Instant {
+        *lock(&self.healed)
+    }
+
+    /// How much later than its time a lease may end.
+    pub(crate) fn latest_expiry(&self) -> Duration {
+        self.latest_expiry
     }
 
     pub(crate) fn count(&self, what: &'static str) {
@@ -225,6 +250,7 @@ impl World {
             self.scheduler.go_on(member.machine.id());
             member.faults.heal();
         }
+        *lock(&self.healed) = Instant::now();
         let workers = std::mem::take(&mut *lock(&self.workers));
         if timeout(PATIENCE, join_all(workers)).await.is_err() {
             self.broken("I12", format_args!("a task hangs"));
@@ -335,7 +361,11 @@ impl World {
     fn later(self: &Arc<Self>, delay: Duration, act: impl FnOnce(&Self) + Send + 'static) {
         self.aside(move |world| async move {
             sleep(delay).await;
-            act(&world);
+            // What has not ended by then ends with all faults.
+            if world.storms() {
+                act(&world);
+                *lock(&world.healed) = Instant::now();
+            }
         });
     }
 

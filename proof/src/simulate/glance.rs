@@ -1,0 +1,129 @@
+//! Looks at the store and at the machines that take no time and change nothing, for oracles.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::FutureExt;
+use quorate::{KeyRange, KeyValue, LeaseId, Moment, Range, Revision, Runtime, backend::Backend};
+use tokio::{task::unconstrained, time::Instant};
+
+use super::{scheduler::MachineId, world::World};
+
+impl World {
+    /// The keys of a range as they are now.
+    pub(crate) fn keys(&self, keys: KeyRange) -> Vec<KeyValue> {
+        // The store answers at once.
+        let found = unconstrained(self.store.range(Range::new(keys))).now_or_never();
+        found
+            .and_then(Result::ok)
+            .map(|found| found.kvs)
+            .unwrap_or_default()
+    }
+
+    /// The leases that live now.
+    pub(crate) fn leases(&self) -> Vec<LeaseId> {
+        let leases = unconstrained(self.store.leases()).now_or_never();
+        leases.and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+/// The keys of a range, read again only when the store has changed.
+#[derive(Default)]
+pub(crate) struct Mirror {
+    at: Option<Revision>,
+    keys: Vec<KeyValue>,
+}
+
+impl Mirror {
+    /// Reads the keys as they are now, and tells whether the store has changed.
+    pub(crate) fn look(&mut self, world: &World, keys: impl FnOnce() -> KeyRange) -> bool {
+        let present = world.store.revision();
+        let is_news = self.at != Some(present);
+        if is_news {
+            self.keys = world.keys(keys());
+            self.at = Some(present);
+        }
+        is_news
+    }
+
+    /// The keys as they were read last.
+    pub(crate) fn keys(&self) -> &[KeyValue] {
+        &self.keys
+    }
+}
+
+/// When which machine stood still.
+#[derive(Default)]
+pub(crate) struct Pauses(BTreeMap<MachineId, Pause>);
+
+enum Pause {
+    Since(Instant),
+    Until(Instant),
+}
+
+/// When a call began.
+#[derive(Clone, Copy)]
+pub(crate) struct Begun {
+    at: Instant,
+    by_own_clock: Moment,
+}
+
+impl Begun {
+    pub(crate) fn now(world: &World, machine: MachineId) -> Self {
+        Self {
+            at: Instant::now(),
+            by_own_clock: world.members[machine].machine.now(),
+        }
+    }
+}
+
+impl Pauses {
+    /// How long timers may be late: they count milliseconds.
+    pub(crate) const LATE: Duration = Duration::from_millis(3);
+
+    /// Takes note of who stands still. To be called after every step.
+    pub(crate) fn look(&mut self, world: &World) {
+        for member in &world.members {
+            let id = member.machine.id();
+            let now = Instant::now();
+            if world.is_stopped(id) {
+                let pause = self.0.entry(id).or_insert(Pause::Since(now));
+                if let Pause::Until(_) = pause {
+                    *pause = Pause::Since(now);
+                }
+            } else if let Some(pause @ Pause::Since(_)) = self.0.get_mut(&id) {
+                *pause = Pause::Until(now);
+            }
+        }
+    }
+
+    /// Since when a machine stands still, if it does.
+    pub(crate) fn since(&self, machine: MachineId) -> Option<Instant> {
+        match self.0.get(&machine) {
+            Some(Pause::Since(since)) => Some(*since),
+            Some(Pause::Until(_)) | None => None,
+        }
+    }
+
+    /// A call of a machine that never stood still meanwhile may not take longer than `most`.
+    pub(crate) fn bounded(
+        &self,
+        world: &World,
+        machine: MachineId,
+        begun: Begun,
+        most: Duration,
+        what: &str,
+    ) {
+        let paused = match self.0.get(&machine) {
+            None => false,
+            Some(Pause::Since(_)) => true,
+            Some(Pause::Until(end)) => *end >= begun.at,
+        };
+        let elapsed = world.members[machine]
+            .machine
+            .now()
+            .since(begun.by_own_clock);
+        if !paused && elapsed > most + Self::LATE {
+            world.broken("I12", format_args!("{what} took {elapsed:?}"));
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! A ledger that only holders write, under their fence: every entry is one more than the former, by a
+//! holder who is not older.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::{FutureExt, StreamExt};
+use quorate::{
+    Client, Compare, Error, Event, Op, OpResult, Range, Revision, WatchRequest, backend::Backend,
+};
+use tokio::time::sleep;
+
+use super::world::{World, lock};
+
+/// The ledger, and its last entry.
+pub(crate) struct Ledger {
+    key: &'static str,
+    last: Mutex<Option<Entry>>,
+}
+
+/// A line of the ledger: one more than the former, and who wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    count: u64,
+    token: Revision,
+    /// Tells writes apart.
+    nonce: u64,
+}
+
+/// What became of an attempt to write.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    Written,
+    /// The fence held it off.
+    Refused,
+    /// It may still arrive: there must not be another by the same holder.
+    Unclear(Error),
+    Failed(Error),
+}
+
+impl Ledger {
+    pub(crate) const fn new(key: &'static str) -> Self {
+        Self {
+            key,
+            last: Mutex::new(None),
+        }
+    }
+
+    /// Follows what is written.
+    pub(crate) fn follow<T: Send + Sync + 'static>(
+        world: &Arc<World>,
+        of: &Arc<T>,
+        ledger: impl Fn(&T) -> &Self + Send + 'static,
+    ) {
+        // The store answers at once.
+        let request = WatchRequest::new(ledger(of).key);
+        let changes = world.store.watch(request).now_or_never();
+        let of = Arc::clone(of);
+        world.aside(move |world| async move {
+            let Some(Ok(mut watching)) = changes else {
+                return;
+            };
+            while let Some(Ok(batch)) = watching.stream.next().await {
+                for event in batch.events {
+                    if let Event::Put { kv, .. } = event
+                        && let Some(entry) = kv.value.as_str().and_then(Entry::parse)
+                    {
+                        ledger(&of).written(&world, entry);
+                    }
+                }
+            }
+        });
+    }
+
+    fn written(&self, world: &World, entry: Entry) {
+        let before = lock(&self.last).replace(entry);
+        let (count, token) =
+            before.map_or((0, Revision::ZERO), |before| (before.count, before.token));
+        let doubled = before == Some(entry) && world.schedule.doubles();
+        if entry.count != count + 1 && !doubled {
+            let what = format_args!("{entry:?} was written after {before:?}");
+            world.broken("I17", what);
+        }
+        if entry.token < token {
+            world.broken("I2", format_args!("{entry:?} was written after {before:?}"));
+        }
+    }
+
+    /// Reads the ledger and writes one more, with nothing but the fence against others.
+    pub(crate) async fn write(
+        &self,
+        client: &Client,
+        random: &mut fastrand::Rng,
+        token: Revision,
+        fence: Compare,
+    ) -> Attempt {
+        let read = client
+            .txn()
+            .when(fence.clone())
+            .then(Op::Range(Range::new(self.key)));
+        let read = match read.commit().await {
+            Ok(read) => read,
+            Err(error) => return Attempt::Failed(error),
+        };
+        if !read.succeeded {
+            return Attempt::Refused;
+        }
+        let before = match read.results.first() {
+            Some(OpResult::Range(range)) => range.kvs.first(),
+            _ => None,
+        };
+        let before = before.and_then(|kv| Entry::parse(kv.value.as_str()?));
+        sleep(Duration::from_millis(random.u64(..100))).await;
+        let entry = Entry {
+            count: before.map_or(0, |before| before.count) + 1,
+            token,
+            nonce: random.u64(..),
+        };
+        let write = client.txn().when(fence);
+        match write
+            .then(Op::put(self.key, entry.to_string()))
+            .commit()
+            .await
+        {
+            Ok(written) if written.succeeded => Attempt::Written,
+            Ok(_) => Attempt::Refused,
+            Err(error) if error.is_indefinite() => Attempt::Unclear(error),
+            Err(error) => Attempt::Failed(error),
+        }
+    }
+}
+
+impl Attempt {
+    /// Counts it, and tells whether there may be another by the same holder.
+    pub(crate) fn count(&self, world: &World) -> bool {
+        match self {
+            Self::Written => world.count("written"),
+            Self::Refused => world.count("refused writes"),
+            Self::Unclear(error) | Self::Failed(error) => {
+                if !error.is_retryable() {
+                    world.broken("I13", format_args!("an error that nobody expects: {error}"));
+                }
+            }
+        }
+        !matches!(self, Self::Unclear(_))
+    }
+}
+
+impl Entry {
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(' ');
+        Some(Self {
+            count: numbers.next()?.parse().ok()?,
+            token: Revision(numbers.next()?.parse().ok()?),
+            nonce: numbers.next()?.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.count, self.token.0, self.nonce)
+    }
+}
