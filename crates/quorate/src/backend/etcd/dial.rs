@@ -26,6 +26,8 @@ pub(super) struct Dial {
     anonymous: bool,
     /// What to start if nobody listens.
     local: Option<Local>,
+    #[cfg(feature = "testing")]
+    pipes: Option<super::Pipes>,
 }
 
 impl Dial {
@@ -72,6 +74,8 @@ impl Dial {
                     .as_ref()
                     .is_none_or(|tls| tls.identity.is_none()),
             local,
+            #[cfg(feature = "testing")]
+            pipes: options.pipes.clone(),
             url,
         })
     }
@@ -99,7 +103,7 @@ impl Dial {
     }
 
     async fn attempt(&self) -> Result<Channel, Failure> {
-        let channel = self.endpoint.connect().await.map_err(|error| {
+        let channel = self.channel().await.map_err(|error| {
             let reason = match self.url.starts_with("unix:") {
                 true => socket::explained(&error),
                 false => root_cause(&error),
@@ -114,6 +118,14 @@ impl Dial {
             Err(failure) if failure.is_of_connection => Err(self.explained(failure)),
             Ok(_) | Err(_) => Ok(channel),
         }
+    }
+
+    async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
+        #[cfg(feature = "testing")]
+        if let Some(pipes) = &self.pipes {
+            return self.endpoint.connect_with_connector(pipes.clone()).await;
+        }
+        self.endpoint.connect().await
     }
 
     /// The failure of a connection that had come about, with the likely reason.

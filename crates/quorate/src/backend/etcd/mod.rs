@@ -4,7 +4,7 @@
 //!
 //! - `options`: how to reach a cluster
 //! - `pool`: the members, one connection each; `dial`: how it is made; `tls`: how it is secured;
-//!   `socket`: members on sockets of this machine; `local`: one that is started when it is needed, and
+//!   `socket`: members on sockets of this machine; `pipes`: in this process, for tests; `local`: one that is started when it is needed, and
 //!   `starter`: the program that does
 //! - `call`: one call, from member to member; `auth`: the tokens that it needs; `classify`: what its
 //!   failures mean
@@ -28,6 +28,8 @@ mod lease;
 pub(crate) mod local;
 mod mux;
 mod options;
+#[cfg(feature = "testing")]
+mod pipes;
 mod pool;
 #[cfg(feature = "raw")]
 mod raw;
@@ -51,6 +53,8 @@ use tokio::time::Instant;
 use tonic::{Request, transport::Channel};
 
 pub use self::options::{EtcdOptions, Identity, Tls, User};
+#[cfg(feature = "testing")]
+pub use self::pipes::Pipes;
 #[cfg(feature = "raw")]
 pub use self::raw::{Raw, RawChannel, TokenInterceptor};
 use self::{
