@@ -63,11 +63,15 @@ fn paused(test: impl Future<Output = ()>) {
         .build()
         .expect("a runtime without I/O")
         .block_on(test);
-    assert!(!PANICKED.load(Ordering::Relaxed), "a task panicked");
+    assert_calm();
 }
 
 /// Whether anything panicked; the runtime keeps to itself what a task did.
 static PANICKED: AtomicBool = AtomicBool::new(false);
+
+fn assert_calm() {
+    assert!(!PANICKED.load(Ordering::Relaxed), "a task panicked");
+}
 
 fn heed_panics() {
     static HEEDED: Once = Once::new();

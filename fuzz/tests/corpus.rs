@@ -30,10 +30,15 @@ macro_rules! corpora {
 
 corpora! {
     authority
+    c_api
+    command_line
     connection
+    documents
     hostile
     json
+    keys
     requests
+    url
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use quorate::{Client, ConnectOptions, backend::etcd::User};
 use quorate_server::fuzzing::Subject;
-use tokio::{runtime::Handle, time::sleep};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
 
 use crate::{
     hostile::{
@@ -40,6 +43,13 @@ pub(crate) fn feed(input: &[u8]) {
         if how & 2 != 0 {
             options.endpoints = vec!["http://a:1".into(), "http://b:1".into()];
         }
+        if how & 8 != 0 {
+            // Whoever wants no time-out may write this.
+            options.attempt_timeout = Duration::MAX;
+            options.connect_timeout = Duration::MAX;
+            options.keepalive_timeout = Duration::MAX;
+            options.keepalive_interval = Duration::MAX;
+        }
         let mut options = ConnectOptions::from(options);
         if how & 4 != 0 {
             options = options.namespace("names");
@@ -50,9 +60,7 @@ pub(crate) fn feed(input: &[u8]) {
         let _ = call("close", client.close()).await;
         drop(client);
 
-        sleep(CLEAN_UP).await;
-        let left = Handle::current().metrics().num_alive_tasks();
-        assert_eq!(left, tasks, "tasks are left");
+        cleaned_up(tasks).await;
         subject.stop().await;
     });
 }
@@ -68,5 +76,19 @@ async fn seed(subject: &Subject) {
     client.put("names/limits.json", "{}").await.expect("an honest server");
     client.close().await.expect("an honest server");
     drop(client);
-    sleep(CLEAN_UP).await;
+    // The server's tasks of the connection end as well.
+    sleep(Duration::from_secs(60)).await;
+}
+
+/// Waits until no more tasks are left than there were.
+async fn cleaned_up(before: usize) {
+    let begun = Instant::now();
+    loop {
+        let left = Handle::current().metrics().num_alive_tasks();
+        if left <= before {
+            return;
+        }
+        assert!(begun.elapsed() < CLEAN_UP, "{} tasks are left", left - before);
+        sleep(Duration::from_secs(10)).await;
+    }
 }
