@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use arbitrary::{Result, Unstructured};
 use futures_util::StreamExt;
 use quorate::{
-    Compare, CompareOp, CompareTarget, Delete, KeyRange, Op, OpResult, Order, Put, Range, Revision, SortBy,
+    Compare, CompareOp, CompareTarget, Delete, KeyRange, Op, OpResult, Order, Put, Range, RangeEnd, Revision, SortBy,
     Txn, TxnResult, Value, WatchBatch, WatchRequest,
     backend::{Backend, Memory, Namespace},
 };
@@ -315,7 +315,12 @@ fn some_op(u: &mut Unstructured<'_>, depth: usize) -> Result<Op> {
             put.into()
         }
         4 => {
-            let mut delete = Delete::new(some_keys(u)?);
+            let mut keys = some_keys(u)?;
+            if keys.end == RangeEnd::Unbounded {
+                // Beside a put in it etcd refuses any range but one without an end.
+                keys = KeyRange::key(keys.start);
+            }
+            let mut delete = Delete::new(keys);
             delete.prev_kv = u.arbitrary()?;
             delete.into()
         }

@@ -21,6 +21,7 @@ use quorate_wire::{
 };
 
 use super::classify::Failure;
+use crate::duration::LONGEST;
 
 pub(super) fn range_to_wire(range: Range) -> pb::RangeRequest {
     let (key, range_end) = range.keys.to_wire();
@@ -176,9 +177,9 @@ pub(super) fn ttl_to_wire(ttl: Duration) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
-/// A time off the wire; nothing is left of a negative one.
+/// A time off the wire; nothing is left of a negative one, and none is longer than etcd grants.
 pub(super) fn ttl_from_wire(seconds: i64) -> Duration {
-    Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+    Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).min(LONGEST)
 }
 
 pub(super) fn header_from_wire(header: Option<pb::ResponseHeader>) -> Result<Header, Failure> {
@@ -291,6 +292,7 @@ mod tests {
         assert_eq!(ttl_to_wire(Duration::from_millis(2001)), 3);
         assert_eq!(ttl_to_wire(Duration::MAX), i64::MAX);
         assert_eq!(ttl_from_wire(-1), Duration::ZERO);
+        assert_eq!(ttl_from_wire(i64::MAX), LONGEST);
     }
 
     #[test]
