@@ -1,7 +1,7 @@
 //! Random messages of any type, out of values that mean something to a store.
 
-use bytes::Bytes;
 use arbitrary::{Result, Unstructured};
+use bytes::Bytes;
 use prost_reflect::{
     DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage, Value,
 };
@@ -21,7 +21,10 @@ const NAMES: [&str; 6] = ["", "root", "alice", "reader", "lock", "\u{0}"];
 const NUMBERS: [i64; 12] = [0, 1, 2, 3, 4, 5, 8, 60, 1000, -1, i64::MAX, i64::MIN];
 
 /// A message of a type.
-pub(crate) fn message(u: &mut Unstructured<'_>, descriptor: &MessageDescriptor) -> Result<DynamicMessage> {
+pub(crate) fn message(
+    u: &mut Unstructured<'_>,
+    descriptor: &MessageDescriptor,
+) -> Result<DynamicMessage> {
     message_of_depth(u, descriptor, 0)
 }
 
@@ -29,7 +32,11 @@ pub(crate) fn message(u: &mut Unstructured<'_>, descriptor: &MessageDescriptor) 
 pub(crate) fn alter(u: &mut Unstructured<'_>, message: &mut DynamicMessage) -> Result<()> {
     let descriptor = ReflectMessage::descriptor(message);
     let known: Vec<FieldDescriptor> = descriptor.fields().collect();
-    let set: Vec<FieldDescriptor> = known.iter().filter(|it| message.has_field(it)).cloned().collect();
+    let set: Vec<FieldDescriptor> = known
+        .iter()
+        .filter(|it| message.has_field(it))
+        .cloned()
+        .collect();
     let field = match set.is_empty() || u.ratio(1, 4)? {
         true if known.is_empty() => return Ok(()),
         true => u.choose(&known)?,

@@ -1,5 +1,10 @@
 //! The modules of `crates/ffi`, public: a shared library has nothing that Rust can call.
-#![allow(non_camel_case_types, dead_code, missing_docs, clippy::too_many_arguments)]
+#![allow(
+    non_camel_case_types,
+    dead_code,
+    missing_docs,
+    clippy::too_many_arguments
+)]
 
 /// Declares the modules of the library.
 macro_rules! modules {

@@ -7,9 +7,8 @@ use std::{fmt::Debug, future::Future, pin::Pin, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 use quorate::{
-    Client, Compare, Instance, KeyRange, KeyValue, Layout, LeaseId, Op, Put, Range, Revision, Session,
-    Strategy, Swap, WatchRequest, WhenDown,
-    backend::AuthRequest,
+    Client, Compare, Instance, KeyRange, KeyValue, Layout, LeaseId, Op, Put, Range, Revision,
+    Session, Strategy, Swap, WatchRequest, WhenDown, backend::AuthRequest,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{sleep, timeout};
@@ -121,7 +120,10 @@ async fn lock(client: &Client) {
     if let Some(Ok(guard)) = wait(lock.acquire()).await {
         assert!(guard.key().starts_with(b"lock/"));
         assert!(guard.token() > Revision::ZERO);
-        let write = client.txn().when(guard.fence()).then(Op::put("fenced", "1"));
+        let write = client
+            .txn()
+            .when(guard.fence())
+            .then(Op::put("fenced", "1"));
         let _ = call("fenced write", write.commit()).await;
         let value = guard.fenced("value");
         let _ = call("fenced get", value.get()).await;
@@ -135,7 +137,10 @@ async fn lock(client: &Client) {
     if let Ok(Some(guard)) = call("try", lock.try_acquire()).await {
         drop(guard);
     }
-    let limited = lock.clone().ttl(Duration::from_secs(3)).max_hold(A_WHILE / 4);
+    let limited = lock
+        .clone()
+        .ttl(Duration::from_secs(3))
+        .max_hold(A_WHILE / 4);
     if let Some(Ok(guard)) = wait(limited.acquire()).await {
         // The longest hold ends it at the latest.
         call("the end of the longest hold", guard.lost()).await;
@@ -253,7 +258,11 @@ async fn observer(client: &Client) {
 
 async fn ephemeral(client: &Client) {
     let key = client.ephemeral("here").create("1");
-    let own = client.ephemeral("own").ttl(Duration::from_secs(2)).take_over().create("1");
+    let own = client
+        .ephemeral("own")
+        .ttl(Duration::from_secs(2))
+        .take_over()
+        .create("1");
     let (key, own) = tokio::join!(wait(key), wait(own));
     for key in [key, own].into_iter().flatten() {
         let Ok(mut key) = key else { continue };
@@ -324,19 +333,36 @@ struct Limits {
 async fn config(client: &Client) {
     let limits = client
         .config::<Limits>("limits.json")
-        .validate(|limits| if limits.rps < 100 { Ok(()) } else { Err("too many") })
+        .validate(|limits| {
+            if limits.rps < 100 {
+                Ok(())
+            } else {
+                Err("too many")
+            }
+        })
         .default_value(Limits::default());
     let _ = call("get", limits.get()).await;
     let _ = call("set", limits.set(&Limits::default())).await;
     if let Some(Ok(mut watch)) = wait(limits.watch()).await {
         for rps in [1, 1000, 2] {
-            let _ = call("put", client.put("limits.json", format!(r#"{{"rps":{rps}}}"#))).await;
+            let _ = call(
+                "put",
+                client.put("limits.json", format!(r#"{{"rps":{rps}}}"#)),
+            )
+            .await;
             let _ = wait(watch.next()).await;
-            assert!(watch.current().rps < 100, "a value that was refused is current");
+            assert!(
+                watch.current().rps < 100,
+                "a value that was refused is current"
+            );
         }
     }
     let _ = call("update", limits.update(|limits| limits.rps += 1)).await;
-    let _ = call("rollback", client.config_rollback("limits.json", Revision(4))).await;
+    let _ = call(
+        "rollback",
+        client.config_rollback("limits.json", Revision(4)),
+    )
+    .await;
 }
 
 async fn fields(client: &Client) {
@@ -346,7 +372,11 @@ async fn fields(client: &Client) {
         .debounce(Duration::from_secs(1))
         .when_down(WhenDown::Wait);
     if let Some(Ok(mut watch)) = wait(limits.watch()).await {
-        for (key, value) in [("limits/rps", "7"), ("limits/name", "x"), ("limits/rps/1", "7")] {
+        for (key, value) in [
+            ("limits/rps", "7"),
+            ("limits/name", "x"),
+            ("limits/rps/1", "7"),
+        ] {
             let _ = call("put", client.put(key, value)).await;
             let _ = wait(watch.next()).await;
         }
@@ -398,14 +428,23 @@ async fn administration(client: &Client) {
     let (name, role) = ("alice".to_owned(), "reader".to_owned());
     for request in [
         AuthRequest::Status,
-        AuthRequest::UserAdd { name: name.clone(), password: None },
+        AuthRequest::UserAdd {
+            name: name.clone(),
+            password: None,
+        },
         AuthRequest::RoleAdd { name: role.clone() },
-        AuthRequest::UserGrantRole { name: name.clone(), role: role.clone() },
+        AuthRequest::UserGrantRole {
+            name: name.clone(),
+            role: role.clone(),
+        },
         AuthRequest::UserRoles { name: name.clone() },
         AuthRequest::UserList,
         AuthRequest::RolePermissions { name: role.clone() },
         AuthRequest::RoleList,
-        AuthRequest::RoleRevoke { name: role, keys: KeyRange::all() },
+        AuthRequest::RoleRevoke {
+            name: role,
+            keys: KeyRange::all(),
+        },
         AuthRequest::UserDelete { name },
     ] {
         let _ = call("auth", client.auth(request)).await;

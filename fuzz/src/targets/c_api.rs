@@ -7,8 +7,8 @@ use std::{any::TypeId, collections::BTreeMap, mem::MaybeUninit, ptr, sync::LazyL
 use arbitrary::{Result, Unstructured};
 use quorate_ffi::{
     bytes::{QUORATE_MAX_LEN, quorate_bytes, quorate_keys},
-    cancel, client, config, election, elector, ephemeral, error, guard, handles, health, kv, lease, lock,
-    observer, picker, registration, service, session, tracker, ttl_key, txn,
+    cancel, client, config, election, elector, ephemeral, error, guard, handles, health, kv, lease,
+    lock, observer, picker, registration, service, session, tracker, ttl_key, txn,
 };
 
 use crate::{assert_calm, heed_panics};
@@ -16,11 +16,32 @@ use crate::{assert_calm, heed_panics};
 const MAX_CALLS: usize = 48;
 
 /// Where clients lead. A store with a name is met again.
-const URLS: &[&str] = &["mem:", "mem:fuzz", "mem:fuzz?ttl=1", "mem:?namespace=n", "", "mem:\u{0}", "nonsense:"];
+const URLS: &[&str] = &[
+    "mem:",
+    "mem:fuzz",
+    "mem:fuzz?ttl=1",
+    "mem:?namespace=n",
+    "",
+    "mem:\u{0}",
+    "nonsense:",
+];
 
 const NAMES: &[&str] = &[
-    "a", "b", "lock", "lock/", "a/b", "services/api/1", "api", "", "\0", "\u{e9}", "{}", "{\"address\":\"h:1\"}",
-    "rps = 1", "limits.json", "1",
+    "a",
+    "b",
+    "lock",
+    "lock/",
+    "a/b",
+    "services/api/1",
+    "api",
+    "",
+    "\0",
+    "\u{e9}",
+    "{}",
+    "{\"address\":\"h:1\"}",
+    "rps = 1",
+    "limits.json",
+    "1",
 ];
 
 /// Times in milliseconds, revisions and leases. None is negative: that is for ever where it is a time-out.
@@ -228,7 +249,10 @@ struct Options {
 impl World {
     fn keep<T: 'static>(&mut self, given: *mut T) {
         if !given.is_null() {
-            self.given.entry(TypeId::of::<T>()).or_default().push(given.addr());
+            self.given
+                .entry(TypeId::of::<T>())
+                .or_default()
+                .push(given.addr());
         }
     }
 

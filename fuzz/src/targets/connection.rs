@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
 use crate::{METHODS, message::message, paused};
 use arbitrary::{Result, Unstructured};
+use bytes::{BufMut, BytesMut};
 use prost_reflect::{MethodDescriptor, prost::Message};
 use quorate_server::fuzzing::Subject;
 use tokio::{

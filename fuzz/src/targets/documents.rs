@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
-use quorate::{Client, Config, ErrorKind, Format, Holder, Instance, Key, KeyRange, Layout, Value, WhenDown};
+use quorate::{
+    Client, Config, ErrorKind, Format, Holder, Instance, Key, KeyRange, Layout, Value, WhenDown,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
@@ -130,11 +132,17 @@ async fn cached(text: Vec<u8>) {
     let path = directory.path().join("cache");
     fs::write(&path, text).expect("a file");
     let client = memory().await;
-    call("put", client.put("doc.json", "none")).await.expect("a put");
-    let config = client.config::<Everything>("doc.json").cache(&path, WhenDown::UseCache);
+    call("put", client.put("doc.json", "none"))
+        .await
+        .expect("a put");
+    let config = client
+        .config::<Everything>("doc.json")
+        .cache(&path, WhenDown::UseCache);
     if let Ok(mut watch) = call("watch", config.watch()).await {
         let _ = (watch.current(), watch.is_stale(), watch.rejected());
-        call("put", client.put("doc.json", "{}")).await.expect("a put");
+        call("put", client.put("doc.json", "{}"))
+            .await
+            .expect("a put");
         let _ = call("update", watch.next()).await;
     }
 }
@@ -154,23 +162,35 @@ async fn values(text: Vec<u8>) {
         let value = parts.next().unwrap_or_default().to_vec();
         for root in ["services/", "services/api/", "lock/"] {
             let key = Key::from([root.as_bytes(), name].concat());
-            call("put", client.put(key, value.clone())).await.expect("a put");
+            call("put", client.put(key, value.clone()))
+                .await
+                .expect("a put");
         }
     }
     let _ = call("services", client.services()).await.expect("any keys");
     let service = client.service("api");
-    let instances = call("instances", service.instances()).await.expect("any keys");
+    let instances = call("instances", service.instances())
+        .await
+        .expect("any keys");
     for (_, instance) in instances.iter() {
         look_at(instance);
     }
     let mut tracker = call("track", service.track()).await.expect("any keys");
-    call("delete", client.delete(KeyRange::prefix("services/"))).await.expect("a deletion");
+    call("delete", client.delete(KeyRange::prefix("services/")))
+        .await
+        .expect("a deletion");
     while let Ok(Ok(_)) = timeout(Duration::from_secs(1), tracker.next()).await {}
     assert!(tracker.snapshot().is_empty());
-    let _ = call("contenders", client.lock("lock").contenders()).await.expect("any keys");
+    let _ = call("contenders", client.lock("lock").contenders())
+        .await
+        .expect("any keys");
     // Whoever stands there first holds until the key is gone.
-    call("delete", client.delete(KeyRange::prefix("lock/"))).await.expect("a deletion");
-    let guard = call("lock", client.lock("lock").acquire()).await.expect("a free lock");
+    call("delete", client.delete(KeyRange::prefix("lock/")))
+        .await
+        .expect("a deletion");
+    let guard = call("lock", client.lock("lock").acquire())
+        .await
+        .expect("a free lock");
     call("release", guard.release()).await.expect("a release");
 }
 

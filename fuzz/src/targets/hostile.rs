@@ -54,7 +54,9 @@ pub(crate) fn feed(input: &[u8]) {
         if how & 4 != 0 {
             options = options.namespace("names");
         }
-        let client = Client::connect(options).await.expect("options that make sense");
+        let client = Client::connect(options)
+            .await
+            .expect("options that make sense");
         program(&client).await;
         // An error tells that the session could not be ended.
         let _ = call("close", client.close()).await;
@@ -73,7 +75,10 @@ async fn seed(subject: &Subject) {
         let key = format!("seed/{step}");
         client.put(key, "old").await.expect("an honest server");
     }
-    client.put("names/limits.json", "{}").await.expect("an honest server");
+    client
+        .put("names/limits.json", "{}")
+        .await
+        .expect("an honest server");
     client.close().await.expect("an honest server");
     drop(client);
     // The server's tasks of the connection end as well.
@@ -88,7 +93,11 @@ async fn cleaned_up(before: usize) {
         if left <= before {
             return;
         }
-        assert!(begun.elapsed() < CLEAN_UP, "{} tasks are left", left - before);
+        assert!(
+            begun.elapsed() < CLEAN_UP,
+            "{} tasks are left",
+            left - before
+        );
         sleep(Duration::from_secs(10)).await;
     }
 }

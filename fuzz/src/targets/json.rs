@@ -2,11 +2,11 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use axum::body::Body;
 use crate::{POOL, message::message, paused};
+use arbitrary::{Result, Unstructured};
+use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use arbitrary::{Result, Unstructured};
 use prost_reflect::MethodDescriptor;
 use quorate_server::fuzzing::{Subject, gateway_paths};
 use tokio::time::timeout;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use quorate::{Client, ConnectOptions, ErrorKind, Runtime as _, TokioRuntime, duration::parse_duration};
+use quorate::{
+    Client, ConnectOptions, ErrorKind, Runtime as _, TokioRuntime, duration::parse_duration,
+};
 
 use crate::{hostile::clients::call, paused};
 
@@ -15,13 +17,67 @@ const MAX_PARTS: usize = 24;
 
 /// What addresses are made of. The second half is what most of them end with.
 const PARTS: &[&str] = &[
-    "etcd://", "http://", "https://", "mem:", "unix:", "local:", "UNIX:", "//", "/", ":", "@", ",",
-    ";", " ", "?", "&", "=", "%", "#", "%2f", "%00", "%ff", "[", "]", "[::1]", "127.0.0.1", "host",
-    ":2379", ":0", ":99999", "user", "prod", "x", "\u{e9}", "\u{0}", "system", "off", "0", "5s",
-    "1h", "0.5", "1ms", "9000000000", "99999999999999999999", "-1", "1e9",
-    "attempt_timeout=", "ca=", "cert=", "connect_timeout=", "holder=", "keepalive_interval=",
-    "keepalive_timeout=", "key=", "namespace=", "password=", "server_name=", "timeout=", "tls=",
-    "ttl=", "user=",
+    "etcd://",
+    "http://",
+    "https://",
+    "mem:",
+    "unix:",
+    "local:",
+    "UNIX:",
+    "//",
+    "/",
+    ":",
+    "@",
+    ",",
+    ";",
+    " ",
+    "?",
+    "&",
+    "=",
+    "%",
+    "#",
+    "%2f",
+    "%00",
+    "%ff",
+    "[",
+    "]",
+    "[::1]",
+    "127.0.0.1",
+    "host",
+    ":2379",
+    ":0",
+    ":99999",
+    "user",
+    "prod",
+    "x",
+    "\u{e9}",
+    "\u{0}",
+    "system",
+    "off",
+    "0",
+    "5s",
+    "1h",
+    "0.5",
+    "1ms",
+    "9000000000",
+    "99999999999999999999",
+    "-1",
+    "1e9",
+    "attempt_timeout=",
+    "ca=",
+    "cert=",
+    "connect_timeout=",
+    "holder=",
+    "keepalive_interval=",
+    "keepalive_timeout=",
+    "key=",
+    "namespace=",
+    "password=",
+    "server_name=",
+    "timeout=",
+    "tls=",
+    "ttl=",
+    "user=",
 ];
 
 /// Runs one input: an address as it is, or one of parts.
@@ -69,7 +125,10 @@ async fn try_address(address: &str) {
             assert!(kinds.contains(&error.kind()), "{error:?}");
             // Whose secret that is cannot be told where nothing says that it is one.
             let is_secret = address.contains("password=") || address.contains('@');
-            assert!(!(is_secret && error.to_string().contains(SECRET)), "{error}");
+            assert!(
+                !(is_secret && error.to_string().contains(SECRET)),
+                "{error}"
+            );
             return;
         }
     };
@@ -82,12 +141,18 @@ async fn try_address(address: &str) {
     let endpoints = client.endpoints();
     if !endpoints.is_empty() {
         // What they are read as can be written again.
-        let again = Client::connect(&endpoints.join(",")).await.expect("endpoints");
+        let again = Client::connect(&endpoints.join(","))
+            .await
+            .expect("endpoints");
         assert_eq!(again.endpoints(), endpoints);
         return;
     }
-    call("put", client.put("key", "value")).await.expect("a store in memory");
+    call("put", client.put("key", "value"))
+        .await
+        .expect("a store in memory");
     let session = call("session", client.session()).await;
     assert!(!session.expect("a store in memory").is_lost());
-    call("close", client.close()).await.expect("a store in memory");
+    call("close", client.close())
+        .await
+        .expect("a store in memory");
 }

@@ -70,7 +70,6 @@ use self::{
         txn_from_wire, txn_to_wire,
     },
     dial::Dial,
-    line::Line,
     pool::Pool,
     tasks::Tasks,
     watch::Watches,
@@ -164,6 +163,15 @@ impl Etcd {
                 }
                 return asked;
             }
+            if url.starts_with("local:") {
+                // It may be a member that says so, and what it says starts nothing here.
+                let message = "only a client of that address starts such a server";
+                return Err(Failure::new(
+                    ErrorKind::InvalidArgument,
+                    message,
+                    Remedy::None,
+                ));
+            }
             let dial = Dial::new(url, &self.options)
                 .map_err(|error| Failure::new(error.kind(), error.to_string(), Remedy::None))?;
             let line = dial.connect().await?;
@@ -179,11 +187,7 @@ impl Etcd {
 
     /// Asks who is at the end of a line for its status. The member alone serves it, without a leader;
     /// some versions want a token all the same, which takes a quorum to come by.
-    async fn ask_status(
-        &self,
-        line: &Line,
-        may_authenticate: bool,
-    ) -> Result<Status, Failure> {
+    async fn ask_status(&self, line: &line::Line, may_authenticate: bool) -> Result<Status, Failure> {
         let Caller {
             auth,
             tasks,
@@ -212,9 +216,7 @@ impl Etcd {
             }
             is_first = false;
             auth.reject(&token);
-            token = auth
-                .token(line, tasks, Instant::now() + *patience)
-                .await?;
+            token = auth.token(line, tasks, Instant::now() + *patience).await?;
         }
     }
 }
