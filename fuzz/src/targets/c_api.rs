@@ -351,7 +351,7 @@ impl<T: 'static> Pass for *const T {
 
 impl Pass for i32 {
     fn pass(_: &mut World, u: &mut Unstructured<'_>) -> Result<Self> {
-        Ok(*u.choose(&[0, 0, 1, 2, 3, 4, 5, -1, 9, i32::MAX, i32::MIN])?)
+        Ok(*u.choose(&[0, 0, 1, 2, 3, 4, 5, -1, 9, Self::MAX, Self::MIN])?)
     }
 }
 

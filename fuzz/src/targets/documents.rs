@@ -27,7 +27,7 @@ struct Everything {
     ratio: f64,
     letter: Option<char>,
     text: String,
-    list: Vec<Everything>,
+    list: Vec<Self>,
     pair: Option<(i8, String)>,
     map: BTreeMap<String, u32>,
     numbered: BTreeMap<i32, bool>,
@@ -49,8 +49,8 @@ enum Choice {
 enum Untagged {
     Number(f32),
     Text(String),
-    List(Vec<Untagged>),
-    Map(BTreeMap<String, Untagged>),
+    List(Vec<Self>),
+    Map(BTreeMap<String, Self>),
 }
 
 /// Runs one input: how it is used, and the text.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use quorate::{
-    Client, ConnectOptions, ErrorKind, Runtime as _, TokioRuntime, duration::parse_duration,
+    Client, ConnectOptions, ErrorKind, Runtime as _, TokioRuntime, backend::etcd::EtcdOptions,
+    duration::parse_duration,
 };
 
 use crate::{hostile::clients::call, paused};
@@ -140,10 +141,12 @@ async fn try_address(address: &str) {
     };
     let endpoints = client.endpoints();
     if !endpoints.is_empty() {
-        // What they are read as can be written again.
-        let again = Client::connect(&endpoints.join(","))
-            .await
-            .expect("endpoints");
+        // What they were read as is what is meant by them.
+        let again = ConnectOptions::from(EtcdOptions {
+            endpoints: endpoints.clone(),
+            ..EtcdOptions::default()
+        });
+        let again = Client::connect(again).await.expect("endpoints");
         assert_eq!(again.endpoints(), endpoints);
         return;
     }

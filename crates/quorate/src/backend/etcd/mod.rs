@@ -12,7 +12,7 @@
 //!   `buffer`: what a watcher has not read yet
 //! - `lease`: the stream of keepalives
 //! - `admin`: members, alarms, users and roles
-//! - `convert`: protobuf messages and the vocabulary
+//! - `convert`: protobuf messages and the vocabulary; `fit`: whether an answer is one to the request
 //! - `tasks`: tasks that end with the backend
 
 mod admin;
@@ -23,6 +23,7 @@ mod classify;
 mod convert;
 mod demux;
 mod dial;
+mod fit;
 mod lease;
 mod line;
 #[cfg_attr(not(unix), path = "no_local.rs")]
@@ -53,8 +54,6 @@ use quorate_wire::etcdserverpb::{self as pb, maintenance_client::MaintenanceClie
 use tokio::time::Instant;
 use tonic::Request;
 
-#[cfg(feature = "raw")]
-pub use self::line::{Line, Plain};
 pub use self::options::{EtcdOptions, Identity, Tls, User};
 #[cfg(feature = "testing")]
 pub use self::pipes::Pipes;
@@ -70,6 +69,8 @@ use self::{
         txn_from_wire, txn_to_wire,
     },
     dial::Dial,
+    fit::{range_fits, txn_fits},
+    line::Line,
     pool::Pool,
     tasks::Tasks,
     watch::Watches,
@@ -187,7 +188,7 @@ impl Etcd {
 
     /// Asks who is at the end of a line for its status. The member alone serves it, without a leader;
     /// some versions want a token all the same, which takes a quorum to come by.
-    async fn ask_status(&self, line: &line::Line, may_authenticate: bool) -> Result<Status, Failure> {
+    async fn ask_status(&self, line: &Line, may_authenticate: bool) -> Result<Status, Failure> {
         let Caller {
             auth,
             tasks,
@@ -242,7 +243,11 @@ impl Backend for Etcd {
                 async move { attempt.kv().range(request).await }
             };
             let answer = self.caller.unary(Kind::Read, send).await?;
-            range_from_wire(answer).map_err(|failure| failure.into_error(false))
+            let answer = match range_fits(&request, &answer) {
+                true => range_from_wire(answer),
+                false => Err(Failure::garbled("keys that were not asked for")),
+            };
+            answer.map_err(|failure| failure.into_error(false))
         })
     }
 
@@ -259,7 +264,11 @@ impl Backend for Etcd {
                 async move { attempt.kv().txn(request).await }
             };
             let answer = self.caller.unary(kind, send).await?;
-            txn_from_wire(answer).map_err(|failure| failure.into_error(kind == Kind::Write))
+            let answer = match txn_fits(&request, &answer) {
+                true => txn_from_wire(answer),
+                false => Err(Failure::garbled("results of other operations")),
+            };
+            answer.map_err(|failure| failure.into_error(kind == Kind::Write))
         })
     }
 
