@@ -188,6 +188,15 @@ pub(super) fn header_from_wire(header: Option<pb::ResponseHeader>) -> Result<Hea
         .ok_or_else(|| Failure::garbled("no header"))
 }
 
+/// The header of an answer of the store, whose revision may become a token: the first is 1.
+fn revised_from_wire(header: Option<pb::ResponseHeader>) -> Result<Header, Failure> {
+    let header = header_from_wire(header)?;
+    match header.revision > Revision::ZERO {
+        true => Ok(header),
+        false => Err(Failure::garbled("no revision")),
+    }
+}
+
 /// The header of an answer within an answer, which may lack one.
 fn inner_header(header: Option<pb::ResponseHeader>) -> Header {
     header.map(plain_header).unwrap_or_default()
@@ -203,7 +212,7 @@ fn plain_header(header: pb::ResponseHeader) -> Header {
 }
 
 pub(super) fn range_from_wire(answer: pb::RangeResponse) -> Result<RangeResult, Failure> {
-    let header = header_from_wire(answer.header)?;
+    let header = revised_from_wire(answer.header)?;
     Ok(range_with(header, answer))
 }
 
@@ -217,7 +226,7 @@ fn range_with(header: Header, answer: pb::RangeResponse) -> RangeResult {
 }
 
 pub(super) fn txn_from_wire(answer: pb::TxnResponse) -> Result<TxnResult, Failure> {
-    let header = header_from_wire(answer.header)?;
+    let header = revised_from_wire(answer.header)?;
     txn_with(header, answer)
 }
 
@@ -309,7 +318,15 @@ mod tests {
     #[test]
     fn an_answer_that_makes_no_sense_is_a_failure() {
         assert!(range_from_wire(pb::RangeResponse::default()).is_err());
-        let header = Some(pb::ResponseHeader::default());
+        let header = Some(pb::ResponseHeader {
+            revision: 1,
+            ..pb::ResponseHeader::default()
+        });
+        let unrevised = pb::TxnResponse {
+            header: Some(pb::ResponseHeader::default()),
+            ..pb::TxnResponse::default()
+        };
+        assert!(txn_from_wire(unrevised).is_err());
         let responses = vec![pb::ResponseOp { response: None }];
         let answer = pb::TxnResponse {
             header,

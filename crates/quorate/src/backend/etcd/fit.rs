@@ -1,4 +1,5 @@
-//! Whether an answer is one to what was asked: as many results, of the same kinds, and no other keys.
+//! Whether an answer is one to what was asked: as many results, of the same kinds, no other keys, and none
+//! that was never created.
 
 use quorate_engine::KeyRange;
 use quorate_wire::{
@@ -28,7 +29,7 @@ fn op_fits(op: &pb::RequestOp, result: &pb::ResponseOp) -> bool {
             Some(Response::ResponseDeleteRange(answer)),
         ) => all_within(&delete.key, &delete.range_end, &answer.prev_kvs),
         (Some(Request::RequestPut(put)), Some(Response::ResponsePut(answer))) => {
-            answer.prev_kv.iter().all(|prev| prev.key == put.key)
+            all_within(&put.key, &[], answer.prev_kv.as_slice())
         }
         (Some(Request::RequestRange(range)), Some(Response::ResponseRange(answer))) => {
             range_fits(range, answer)
@@ -42,7 +43,9 @@ fn op_fits(op: &pb::RequestOp, result: &pb::ResponseOp) -> bool {
 
 fn all_within(key: &[u8], range_end: &[u8], kvs: &[KeyValue]) -> bool {
     let keys = KeyRange::from_wire(key, range_end);
-    kvs.iter().all(|kv| keys.contains(&kv.key))
+    // The revision of its creation may become a token.
+    let fits = |kv: &KeyValue| keys.contains(&kv.key) && kv.create_revision > 0;
+    kvs.iter().all(fits)
 }
 
 #[cfg(test)]
@@ -52,6 +55,7 @@ mod tests {
     fn read(keys: &[&'static str]) -> pb::ResponseOp {
         let kv = |key: &&'static str| KeyValue {
             key: (*key).into(),
+            create_revision: 2,
             ..KeyValue::default()
         };
         let answer = pb::RangeResponse {
@@ -66,6 +70,26 @@ mod tests {
     fn written(answer: pb::PutResponse) -> pb::ResponseOp {
         pb::ResponseOp {
             response: Some(Response::ResponsePut(answer)),
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_never_created_does_not_fit() {
+        let request = pb::RangeRequest {
+            key: "a".into(),
+            ..pb::RangeRequest::default()
+        };
+        for (create_revision, fits) in [(1, true), (0, false), (-1, false)] {
+            let kv = KeyValue {
+                key: "a".into(),
+                create_revision,
+                ..KeyValue::default()
+            };
+            let answer = pb::RangeResponse {
+                kvs: vec![kv],
+                ..pb::RangeResponse::default()
+            };
+            assert_eq!(range_fits(&request, &answer), fits);
         }
     }
 
