@@ -133,14 +133,20 @@ async fn try_address(address: &str) {
             return;
         }
     };
-    assert!(!format!("{options:?}").contains(SECRET) || !address.contains('@'));
+    // It may stand elsewhere as well, where it is none.
+    let is_password = address.contains(&format!("://u:{SECRET}@"));
+    let is_once = address.matches(SECRET).count() == 1;
+    assert!(!(is_password && is_once && format!("{options:?}").contains(SECRET)));
     // Moments of any distance can be told.
     let _ = TokioRuntime::new().now() + Duration::MAX;
     let Ok(client) = Client::connect(options).await else {
         return;
     };
     let endpoints = client.endpoints();
-    if !endpoints.is_empty() {
+    if !endpoints
+        .iter()
+        .any(|endpoint| endpoint.starts_with("mem:"))
+    {
         // What they were read as is what is meant by them.
         let again = ConnectOptions::from(EtcdOptions {
             endpoints: endpoints.clone(),
