@@ -12,7 +12,7 @@ use tonic::{Code, Status, service::Routes};
 use tower::ServiceExt;
 
 /// The bytes before each message: whether it is compressed, and how long it is.
-const FRAME_HEADER_BYTES: usize = 5;
+pub(crate) const FRAME_HEADER_BYTES: usize = 5;
 
 /// How long a call may take that waits for nothing but the server.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -24,7 +24,7 @@ const MAX_PIECES: usize = 64;
 const WAITING: [&str; 2] = ["v3lockpb.Lock.Lock", "v3electionpb.Election.Campaign"];
 
 /// Calls a method with messages, and gives back the first one that it answers.
-pub async fn call(
+pub(crate) async fn call(
     routes: &Routes,
     method: &MethodDescriptor,
     messages: &[DynamicMessage],

@@ -1,8 +1,10 @@
 //! Random messages of any type, out of values that mean something to a store.
 
+use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
-use libfuzzer_sys::arbitrary::{Result, Unstructured};
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use prost_reflect::{
+    DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage, Value,
+};
 
 /// How deep messages may lie in each other, so that transactions do.
 const MAX_DEPTH: usize = 5;
@@ -19,8 +21,72 @@ const NAMES: [&str; 6] = ["", "root", "alice", "reader", "lock", "\u{0}"];
 const NUMBERS: [i64; 12] = [0, 1, 2, 3, 4, 5, 8, 60, 1000, -1, i64::MAX, i64::MIN];
 
 /// A message of a type.
-pub fn message(u: &mut Unstructured<'_>, descriptor: &MessageDescriptor) -> Result<DynamicMessage> {
+pub(crate) fn message(
+    u: &mut Unstructured<'_>,
+    descriptor: &MessageDescriptor,
+) -> Result<DynamicMessage> {
     message_of_depth(u, descriptor, 0)
+}
+
+/// Makes one field of a message, or of one in it, another than it was.
+pub(crate) fn alter(u: &mut Unstructured<'_>, message: &mut DynamicMessage) -> Result<()> {
+    let descriptor = ReflectMessage::descriptor(message);
+    let known: Vec<FieldDescriptor> = descriptor.fields().collect();
+    let set: Vec<FieldDescriptor> = known
+        .iter()
+        .filter(|it| message.has_field(it))
+        .cloned()
+        .collect();
+    let field = match set.is_empty() || u.ratio(1, 4)? {
+        true if known.is_empty() => return Ok(()),
+        true => u.choose(&known)?,
+        false => u.choose(&set)?,
+    };
+    match message.get_field_mut(field) {
+        Value::List(list) => alter_list(u, field, list),
+        Value::Message(inner) if set.contains(field) && u.ratio(7, 8)? => alter(u, inner),
+        present => {
+            *present = match (&*present, u.int_in_range(0..=3)?) {
+                (Value::I64(number), 1) => Value::I64(number.wrapping_add(1)),
+                (Value::I64(number), 2) => Value::I64(number.wrapping_sub(1)),
+                (Value::U64(number), 1) => Value::U64(number.wrapping_add(1)),
+                (_, 0) => Value::default_value_for_field(field),
+                _ => value(u, field, 0)?,
+            };
+            Ok(())
+        }
+    }
+}
+
+fn alter_list(
+    u: &mut Unstructured<'_>,
+    field: &FieldDescriptor,
+    list: &mut Vec<Value>,
+) -> Result<()> {
+    match u.int_in_range(0..=5)? {
+        0 if !list.is_empty() => {
+            let gone = u.choose_index(list.len())?;
+            list.remove(gone);
+        }
+        1 if !list.is_empty() => {
+            let doubled = list[u.choose_index(list.len())?].clone();
+            list.push(doubled);
+        }
+        2 if list.len() > 1 => {
+            let (one, other) = (u.choose_index(list.len())?, u.choose_index(list.len())?);
+            list.swap(one, other);
+        }
+        3 => list.push(value(u, field, 0)?),
+        _ if !list.is_empty() => {
+            let at = u.choose_index(list.len())?;
+            match &mut list[at] {
+                Value::Message(inner) => alter(u, inner)?,
+                other => *other = value(u, field, 0)?,
+            }
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn message_of_depth(

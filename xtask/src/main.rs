@@ -52,8 +52,10 @@ chores:
   differential [--ops N] [--seed SEED]
                     compare the store in memory and the server with a real etcd by random programs
   interop           compare the server with a real etcd by clients in Rust, Go, Python and Node
-  fuzz [--minutes N] [TARGET]
-                    give the server random requests, connections and bodies
+  fuzz [--minutes N] [--keep] [TARGET]
+                    give every door bad input, N minutes each: addresses, keys, documents, words, calls of C,
+                    answers of a server that lies, requests; --keep puts what was found of use into
+                    fuzz/corpus, which every test run tries
   soak [--minutes N]
                     run watchers and writers against the server, and watch its memory
   simulate [--seeds N] [--from SEED] [--recipe NAME] [--trace]

@@ -24,7 +24,7 @@ use crate::{
     signals::Signals,
 };
 
-mod words;
+pub(crate) mod words;
 
 /// The verb by which it is called.
 pub(crate) const SUBCOMMAND: &str = "etcd-test";

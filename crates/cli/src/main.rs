@@ -12,6 +12,8 @@ mod connection;
 mod detached;
 mod etcd_test;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod guardian;
 mod hold;
 mod hook;

@@ -39,6 +39,8 @@ pub(crate) struct Pulse {
 struct Waiting {
     arrivals: Vec<Arrival>,
     departures: Vec<Departure>,
+    /// Leases of sessions that were dropped when they were lost.
+    lost: Vec<LeaseId>,
     /// Whether the task runs. It ends when it has nothing to do.
     running: bool,
 }
@@ -107,6 +109,16 @@ impl Pulse {
     pub(crate) fn depart(&self, departure: Departure) {
         lock(&self.waiting).departures.push(departure);
         self.wake.notify_one();
+    }
+
+    /// Looks at a lease whose session was lost and is dropped, which may not be due for long.
+    pub(crate) fn look_at(&self, lease: LeaseId) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.running {
+            waiting.lost.push(lease);
+            drop(waiting);
+            self.wake.notify_one();
+        }
     }
 
     /// Starts the task unless it runs.
@@ -224,11 +236,12 @@ impl Beater {
 
     /// Takes over who came and who went since the last look.
     fn take_over(&mut self) {
-        let (arrivals, departures) = {
+        let (arrivals, departures, lost) = {
             let mut waiting = lock(&self.pulse.waiting);
             (
                 std::mem::take(&mut waiting.arrivals),
                 std::mem::take(&mut waiting.departures),
+                std::mem::take(&mut waiting.lost),
             )
         };
         for arrival in arrivals {
@@ -261,6 +274,11 @@ impl Beater {
         for departure in departures {
             self.forget(departure.lease);
             self.revoke(departure);
+        }
+        let now = self.pulse.runtime.now();
+        for lease in lost {
+            // The stream is not silent, or that shows when the next answer is due.
+            self.look_at(lease, now);
         }
     }
 

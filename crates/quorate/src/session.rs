@@ -481,7 +481,9 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         let Timing { ttl, state, .. } = *lock(&self.timing);
-        if !matches!(state, SessionState::Lost(_)) && !self.left.load(Ordering::SeqCst) {
+        if matches!(state, SessionState::Lost(_)) {
+            self.pulse.look_at(self.id);
+        } else if !self.left.load(Ordering::SeqCst) {
             self.pulse.depart(Departure::new(self.id, ttl, None));
         }
     }

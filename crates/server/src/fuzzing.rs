@@ -1,4 +1,4 @@
-//! Doors for fuzzing: the server without sockets. It is there with `--cfg fuzzing` alone.
+//! Doors for fuzzing: the server without sockets. It is there with feature `fuzzing` alone.
 
 use std::{
     future::poll_fn,

@@ -75,7 +75,7 @@ mod builder;
 mod control;
 mod convert;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod plain;

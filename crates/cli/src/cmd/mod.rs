@@ -1,7 +1,7 @@
 //! The verbs, one a file.
 
 mod compact;
-mod config;
+pub(crate) mod config;
 mod delete;
 mod demo;
 pub(crate) mod dev;
@@ -19,7 +19,7 @@ mod register;
 mod services;
 mod set;
 mod status;
-mod txn;
+pub(crate) mod txn;
 mod watch;
 
 use std::{

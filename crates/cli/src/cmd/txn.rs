@@ -1,6 +1,6 @@
 //! `txn`: several operations at once, on conditions.
 
-mod parse;
+pub(crate) mod parse;
 
 use std::{
     io::{self, IsTerminal},

@@ -11,18 +11,18 @@ use quorate::Revision;
 
 /// What was typed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Words {
-    pub(super) index: Option<OsString>,
-    pub(super) precond: Option<OsString>,
-    pub(super) servers: Option<OsString>,
-    pub(super) ttl: Option<OsString>,
+pub(crate) struct Words {
+    pub(crate) index: Option<OsString>,
+    pub(crate) precond: Option<OsString>,
+    pub(crate) servers: Option<OsString>,
+    pub(crate) ttl: Option<OsString>,
     /// The verb, and what it is about.
-    pub(super) operands: Vec<OsString>,
+    pub(crate) operands: Vec<OsString>,
 }
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verb {
+pub(crate) enum Verb {
     Delete {
         key: OsString,
     },
@@ -57,7 +57,7 @@ const OPTIONS: [&str; 4] = ["index", "precond", "servers", "ttl"];
 impl Words {
     /// Parts options from operands; with `posix` no option stands behind an operand. An error is a
     /// message.
-    pub(super) fn parse(
+    pub(crate) fn parse(
         arguments: impl IntoIterator<Item = OsString>,
         posix: bool,
     ) -> Result<Self, String> {
@@ -105,7 +105,7 @@ impl Words {
     }
 
     /// What is to be done. An error is a message.
-    pub(super) fn verb(self) -> Result<Verb, String> {
+    pub(crate) fn verb(self) -> Result<Verb, String> {
         let given = [&self.index, &self.precond, &self.ttl].map(Option::is_some);
         let mut operands = self.operands.into_iter();
         let verb = operands.next().unwrap_or_default();

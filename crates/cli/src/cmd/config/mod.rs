@@ -13,9 +13,9 @@ mod patience;
 mod render;
 mod rollback;
 mod set;
-mod template;
-mod variables;
-mod view;
+pub(crate) mod template;
+pub(crate) mod variables;
+pub(crate) mod view;
 mod watch;
 
 use std::process::ExitCode;

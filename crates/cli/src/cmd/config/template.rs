@@ -21,7 +21,7 @@ use crate::failure::complain;
 
 /// A template that can be rendered.
 #[derive(Debug)]
-pub(super) struct Template {
+pub(crate) struct Template {
     /// Its path, as it was given.
     name: String,
     environment: Environment<'static>,
@@ -30,25 +30,25 @@ pub(super) struct Template {
 
 /// What the functions of a template read from, and what they asked for.
 #[derive(Debug, Default)]
-pub(super) struct Lookups {
-    pub(super) view: View,
-    pub(super) used: BTreeSet<Dependency>,
+pub(crate) struct Lookups {
+    pub(crate) view: View,
+    pub(crate) used: BTreeSet<Dependency>,
     /// What it has asked for last, if that is not in the view.
-    pub(super) missing: Option<Dependency>,
-    pub(super) warnings: BTreeSet<String>,
+    pub(crate) missing: Option<Dependency>,
+    pub(crate) warnings: BTreeSet<String>,
 }
 
 /// How a rendering went.
 #[derive(Debug)]
-pub(super) struct Attempt {
-    pub(super) lookups: Lookups,
+pub(crate) struct Attempt {
+    pub(crate) lookups: Lookups,
     /// The text, or a message with file and line; that is no error of the template while keys are missing.
-    pub(super) result: Result<String, String>,
+    pub(crate) result: Result<String, String>,
 }
 
 impl Attempt {
     /// Tells people what was left out.
-    pub(super) fn tell_warnings(&self) {
+    pub(crate) fn tell_warnings(&self) {
         for warning in &self.lookups.warnings {
             complain(warning);
         }
@@ -59,7 +59,7 @@ impl Template {
     /// Reads and compiles a template. Those that it includes are looked for beside it.
     ///
     /// `prefix` is what the names of keys begin with.
-    pub(super) fn read(path: &Path, prefix: &str) -> Result<Self, String> {
+    pub(crate) fn read(path: &Path, prefix: &str) -> Result<Self, String> {
         let name = path.display().to_string();
         let source = fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
         let lookups = Arc::default();
@@ -81,7 +81,7 @@ impl Template {
     }
 
     /// Renders with what is in the view.
-    pub(super) fn render(&self, view: View) -> Attempt {
+    pub(crate) fn render(&self, view: View) -> Attempt {
         let lock = || self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
         *lock() = Lookups {
             view,

@@ -10,22 +10,22 @@ use quorate::{Key, KeyValue};
 
 /// Environment variables, made of keys.
 #[derive(Debug, Default)]
-pub(super) struct Variables {
+pub(crate) struct Variables {
     values: BTreeMap<String, OsString>,
     left_out: Vec<String>,
 }
 
 /// How keys become names.
 #[derive(Debug)]
-pub(super) struct Naming {
+pub(crate) struct Naming {
     /// What is cut off.
-    pub(super) prefix: Vec<u8>,
-    pub(super) upper: bool,
+    pub(crate) prefix: Vec<u8>,
+    pub(crate) upper: bool,
 }
 
 impl Variables {
     /// The variables that keys make, or why they make none: two of them would have one name.
-    pub(super) fn of<'a>(
+    pub(crate) fn of<'a>(
         kvs: impl IntoIterator<Item = &'a KeyValue>,
         naming: &Naming,
     ) -> Result<Self, String> {
@@ -62,12 +62,12 @@ impl Variables {
         Ok(variables)
     }
 
-    pub(super) const fn values(&self) -> &BTreeMap<String, OsString> {
+    pub(crate) const fn values(&self) -> &BTreeMap<String, OsString> {
         &self.values
     }
 
     /// What is to be told of keys that make no variable.
-    pub(super) fn left_out(&self) -> &[String] {
+    pub(crate) fn left_out(&self) -> &[String] {
         &self.left_out
     }
 }

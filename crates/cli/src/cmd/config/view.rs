@@ -7,13 +7,13 @@ use quorate::{Client, KeyRange, KeyValue, Range, Result, Revision};
 
 /// Keys that the outcome of a template depends on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Dependency {
+pub(crate) enum Dependency {
     Key(String),
     Prefix(String),
 }
 
 impl Dependency {
-    pub(super) fn keys(&self) -> KeyRange {
+    pub(crate) fn keys(&self) -> KeyRange {
         match self {
             Self::Key(key) => KeyRange::key(key.as_str()),
             Self::Prefix(prefix) => KeyRange::prefix(prefix.as_str()),
@@ -23,19 +23,19 @@ impl Dependency {
 
 /// Some keys as they all stood at one revision.
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(crate) struct View {
     revision: Revision,
     read: BTreeMap<Dependency, Vec<KeyValue>>,
 }
 
 impl View {
     /// The revision; that of the first read, and zero before.
-    pub(super) const fn revision(&self) -> Revision {
+    pub(crate) const fn revision(&self) -> Revision {
         self.revision
     }
 
     /// The keys, if they were read.
-    pub(super) fn get(&self, dependency: &Dependency) -> Option<&[KeyValue]> {
+    pub(crate) fn get(&self, dependency: &Dependency) -> Option<&[KeyValue]> {
         self.read.get(dependency).map(Vec::as_slice)
     }
 
@@ -44,7 +44,7 @@ impl View {
     /// # Errors
     ///
     /// As [`Client::pages`]; the revision may be compacted away by now.
-    pub(super) async fn read(&mut self, client: &Client, dependency: Dependency) -> Result<()> {
+    pub(crate) async fn read(&mut self, client: &Client, dependency: Dependency) -> Result<()> {
         let (revision, kvs) = read_at(client, &dependency, self.revision).await?;
         self.revision = revision;
         self.read.insert(dependency, kvs);
@@ -52,7 +52,7 @@ impl View {
     }
 
     /// Reads many at a time, likewise.
-    pub(super) async fn read_all(
+    pub(crate) async fn read_all(
         &mut self,
         client: &Client,
         dependencies: &BTreeSet<Dependency>,

@@ -9,7 +9,7 @@ use crate::{args::lease_id, failure::invalid};
 
 /// Reads conditions, operations for when they hold, and operations for when they do not, with empty
 /// lines between the three.
-pub(super) fn parse(text: &[u8]) -> Result<Txn> {
+pub(crate) fn parse(text: &[u8]) -> Result<Txn> {
     let mut txn = Txn::new();
     let mut part = 0;
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {

@@ -4,13 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use quorate_wire::etcdserverpb::{AuthenticateRequest, auth_client::AuthClient};
 use tokio::time::Instant;
-use tonic::{
-    metadata::{Ascii, MetadataValue},
-    transport::Channel,
-};
+use tonic::metadata::{Ascii, MetadataValue};
 
 use super::{
     classify::{Failure, Remedy},
+    line::Line,
     options::User,
     tasks::{Flight, Tasks},
 };
@@ -52,10 +50,10 @@ impl Auth {
         self.user.is_some()
     }
 
-    /// The present token, fetched over `channel` if there is none.
+    /// The present token, fetched over `line` if there is none.
     pub(super) async fn token(
         self: &Arc<Self>,
-        channel: &Channel,
+        line: &Line,
         tasks: &Tasks,
         deadline: Instant,
     ) -> Result<Token, Failure> {
@@ -67,7 +65,7 @@ impl Auth {
             if let Some(token) = &state.token {
                 return Ok(token.clone());
             }
-            let fetch = || Arc::clone(self).fetch(user.clone(), channel.clone(), deadline);
+            let fetch = || Arc::clone(self).fetch(user.clone(), line.clone(), deadline);
             tasks.join(&mut state.pending, fetch)
         };
         pending.await
@@ -101,10 +99,10 @@ impl Auth {
     async fn fetch(
         self: Arc<Self>,
         user: User,
-        channel: Channel,
+        line: Line,
         deadline: Instant,
     ) -> Result<Token, Failure> {
-        let fetched = authenticate(user, channel, deadline).await;
+        let fetched = authenticate(user, line, deadline).await;
         let mut state = self.state();
         state.pending = None;
         let value = fetched?;
@@ -126,10 +124,10 @@ impl Auth {
 
 async fn authenticate(
     user: User,
-    channel: Channel,
+    line: Line,
     deadline: Instant,
 ) -> Result<Option<MetadataValue<Ascii>>, Failure> {
-    let mut client = AuthClient::new(channel);
+    let mut client = AuthClient::new(line);
     let request = AuthenticateRequest {
         name: user.name,
         password: user.password,

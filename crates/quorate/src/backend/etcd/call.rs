@@ -7,11 +7,12 @@ use quorate_wire::etcdserverpb::{
     lease_client::LeaseClient, maintenance_client::MaintenanceClient, watch_client::WatchClient,
 };
 use tokio::time::{Instant, timeout_at};
-use tonic::{Request, Response, Status, metadata::MetadataValue, transport::Channel};
+use tonic::{Request, Response, Status, metadata::MetadataValue};
 
 use super::{
     auth::{Auth, Token},
     classify::{Failure, Remedy},
+    line::Line,
     pool::{Connection, Pool},
     tasks::Tasks,
 };
@@ -180,7 +181,7 @@ impl Caller {
             let connection = self.pool.connect(member, &self.tasks).await?;
             let token = self
                 .auth
-                .token(&connection.channel, &self.tasks, deadline)
+                .token(&connection.line, &self.tasks, deadline)
                 .await;
             if token
                 .as_ref()
@@ -225,8 +226,8 @@ impl Attempt {
 macro_rules! clients {
     ($($name:ident: $client:ident,)*) => {
         impl Attempt {$(
-            pub(super) fn $name(&self) -> $client<Channel> {
-                $client::new(self.connection.channel.clone())
+            pub(super) fn $name(&self) -> $client<Line> {
+                $client::new(self.connection.line.clone())
                     .max_decoding_message_size(LARGEST_ANSWER)
             }
         )*}

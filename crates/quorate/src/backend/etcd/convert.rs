@@ -21,6 +21,7 @@ use quorate_wire::{
 };
 
 use super::classify::Failure;
+use crate::duration::LONGEST;
 
 pub(super) fn range_to_wire(range: Range) -> pb::RangeRequest {
     let (key, range_end) = range.keys.to_wire();
@@ -176,15 +177,24 @@ pub(super) fn ttl_to_wire(ttl: Duration) -> i64 {
     i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
-/// A time off the wire; nothing is left of a negative one.
+/// A time off the wire; nothing is left of a negative one, and none is longer than etcd grants.
 pub(super) fn ttl_from_wire(seconds: i64) -> Duration {
-    Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+    Duration::from_secs(u64::try_from(seconds).unwrap_or_default()).min(LONGEST)
 }
 
 pub(super) fn header_from_wire(header: Option<pb::ResponseHeader>) -> Result<Header, Failure> {
     header
         .map(plain_header)
         .ok_or_else(|| Failure::garbled("no header"))
+}
+
+/// The header of an answer of the store, whose revision may become a token: the first is 1.
+fn revised_from_wire(header: Option<pb::ResponseHeader>) -> Result<Header, Failure> {
+    let header = header_from_wire(header)?;
+    match header.revision > Revision::ZERO {
+        true => Ok(header),
+        false => Err(Failure::garbled("no revision")),
+    }
 }
 
 /// The header of an answer within an answer, which may lack one.
@@ -202,7 +212,7 @@ fn plain_header(header: pb::ResponseHeader) -> Header {
 }
 
 pub(super) fn range_from_wire(answer: pb::RangeResponse) -> Result<RangeResult, Failure> {
-    let header = header_from_wire(answer.header)?;
+    let header = revised_from_wire(answer.header)?;
     Ok(range_with(header, answer))
 }
 
@@ -216,7 +226,7 @@ fn range_with(header: Header, answer: pb::RangeResponse) -> RangeResult {
 }
 
 pub(super) fn txn_from_wire(answer: pb::TxnResponse) -> Result<TxnResult, Failure> {
-    let header = header_from_wire(answer.header)?;
+    let header = revised_from_wire(answer.header)?;
     txn_with(header, answer)
 }
 
@@ -291,6 +301,7 @@ mod tests {
         assert_eq!(ttl_to_wire(Duration::from_millis(2001)), 3);
         assert_eq!(ttl_to_wire(Duration::MAX), i64::MAX);
         assert_eq!(ttl_from_wire(-1), Duration::ZERO);
+        assert_eq!(ttl_from_wire(i64::MAX), LONGEST);
     }
 
     #[test]
@@ -307,7 +318,15 @@ mod tests {
     #[test]
     fn an_answer_that_makes_no_sense_is_a_failure() {
         assert!(range_from_wire(pb::RangeResponse::default()).is_err());
-        let header = Some(pb::ResponseHeader::default());
+        let header = Some(pb::ResponseHeader {
+            revision: 1,
+            ..pb::ResponseHeader::default()
+        });
+        let unrevised = pb::TxnResponse {
+            header: Some(pb::ResponseHeader::default()),
+            ..pb::TxnResponse::default()
+        };
+        assert!(txn_from_wire(unrevised).is_err());
         let responses = vec![pb::ResponseOp { response: None }];
         let answer = pb::TxnResponse {
             header,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, TryFutureExt as _, stream};
-use quorate_engine::{Event, Header, Revision, WatchBatch};
+use quorate_engine::{Event, Header, KeyRange, Revision, WatchBatch};
 use quorate_wire::etcdserverpb::{
     WatchCancelRequest, WatchProgressRequest, WatchRequest, WatchResponse,
     watch_request::RequestUnion,
@@ -55,6 +55,7 @@ pub(super) struct Demux {
 
 /// One watch, as the task has it.
 struct Watch {
+    keys: KeyRange,
     buffer: Arc<Buffer>,
     /// Who opens it, until etcd has confirmed it.
     reply: Option<oneshot::Sender<Result<Watching, Failure>>>,
@@ -148,6 +149,7 @@ impl Demux {
             self.last_id += 1;
             let request = watch_to_wire(&create.request, self.last_id);
             let watch = Watch {
+                keys: KeyRange::from_wire(request.key.clone(), request.range_end.clone()),
                 buffer: Arc::default(),
                 reply: Some(create.reply),
                 held: Vec::new(),
@@ -199,7 +201,11 @@ impl Demux {
         };
         let mut events = mem::take(&mut watch.held);
         for event in answer.events {
-            events.push(event_from_wire(event)?);
+            let event = event_from_wire(event)?;
+            if !watch.keys.contains(event.key()) {
+                return Err(Failure::garbled("a change of a key that nobody watches"));
+            }
+            events.push(event);
         }
         if answer.fragment {
             // The newest revision may go on in the next fragment; those before it are whole.

@@ -7,6 +7,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{
     classify::{Failure, root_cause},
+    line::Line,
     local::Local,
     options::EtcdOptions,
     socket, tls,
@@ -26,6 +27,8 @@ pub(super) struct Dial {
     anonymous: bool,
     /// What to start if nobody listens.
     local: Option<Local>,
+    #[cfg(feature = "testing")]
+    pipes: Option<super::Pipes>,
 }
 
 impl Dial {
@@ -72,6 +75,8 @@ impl Dial {
                     .as_ref()
                     .is_none_or(|tls| tls.identity.is_none()),
             local,
+            #[cfg(feature = "testing")]
+            pipes: options.pipes.clone(),
             url,
         })
     }
@@ -80,7 +85,7 @@ impl Dial {
     ///
     /// A member that hangs still accepts connections, and one that wants a certificate closes them only
     /// afterwards. Were a write the first to find out, nobody could tell what became of it.
-    pub(super) async fn connect(&self) -> Result<Channel, Failure> {
+    pub(super) async fn connect(&self) -> Result<Line, Failure> {
         let mut last = None;
         let connect = async {
             match &self.local {
@@ -98,22 +103,31 @@ impl Dial {
         Err(Failure::unreachable(message))
     }
 
-    async fn attempt(&self) -> Result<Channel, Failure> {
-        let channel = self.endpoint.connect().await.map_err(|error| {
+    async fn attempt(&self) -> Result<Line, Failure> {
+        let channel = self.channel().await.map_err(|error| {
             let reason = match self.url.starts_with("unix:") {
                 true => socket::explained(&error),
                 false => root_cause(&error),
             };
             Failure::unreachable(reason)
         })?;
+        let line = Line::new(channel);
         // Any answer will do; this one needs neither a token nor a leader.
-        let asked = MaintenanceClient::new(channel.clone())
+        let asked = MaintenanceClient::new(line.clone())
             .status(StatusRequest {})
             .await;
         match asked.map_err(|status| Failure::of(&status)) {
             Err(failure) if failure.is_of_connection => Err(self.explained(failure)),
-            Ok(_) | Err(_) => Ok(channel),
+            Ok(_) | Err(_) => Ok(line),
         }
+    }
+
+    async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
+        #[cfg(feature = "testing")]
+        if let Some(pipes) = &self.pipes {
+            return self.endpoint.connect_with_connector(pipes.clone()).await;
+        }
+        self.endpoint.connect().await
     }
 
     /// The failure of a connection that had come about, with the likely reason.
@@ -127,8 +141,8 @@ impl Dial {
 
     /// A connection that is made when it is used.
     #[cfg(test)]
-    pub(super) fn lazily(&self) -> Channel {
-        self.endpoint.connect_lazy()
+    pub(super) fn lazily(&self) -> Line {
+        Line::new(self.endpoint.connect_lazy())
     }
 }
 

@@ -3,8 +3,8 @@
 //! # Layout
 //!
 //! - `options`: how to reach a cluster
-//! - `pool`: the members, one connection each; `dial`: how it is made; `tls`: how it is secured;
-//!   `socket`: members on sockets of this machine; `local`: one that is started when it is needed, and
+//! - `pool`: the members, one connection each; `dial`: how it is made; `line`: what it hides; `tls`: how it is secured;
+//!   `socket`: members on sockets of this machine; `pipes`: in this process, for tests; `local`: one that is started when it is needed, and
 //!   `starter`: the program that does
 //! - `call`: one call, from member to member; `auth`: the tokens that it needs; `classify`: what its
 //!   failures mean
@@ -12,7 +12,7 @@
 //!   `buffer`: what a watcher has not read yet
 //! - `lease`: the stream of keepalives
 //! - `admin`: members, alarms, users and roles
-//! - `convert`: protobuf messages and the vocabulary
+//! - `convert`: protobuf messages and the vocabulary; `fit`: whether an answer is one to the request
 //! - `tasks`: tasks that end with the backend
 
 mod admin;
@@ -23,11 +23,15 @@ mod classify;
 mod convert;
 mod demux;
 mod dial;
+mod fit;
 mod lease;
+mod line;
 #[cfg_attr(not(unix), path = "no_local.rs")]
 pub(crate) mod local;
 mod mux;
 mod options;
+#[cfg(feature = "testing")]
+mod pipes;
 mod pool;
 #[cfg(feature = "raw")]
 mod raw;
@@ -48,9 +52,11 @@ use quorate_engine::{
 use quorate_wire::etcdserverpb::{self as pb, maintenance_client::MaintenanceClient};
 
 use tokio::time::Instant;
-use tonic::{Request, transport::Channel};
+use tonic::Request;
 
 pub use self::options::{EtcdOptions, Identity, Tls, User};
+#[cfg(feature = "testing")]
+pub use self::pipes::Pipes;
 #[cfg(feature = "raw")]
 pub use self::raw::{Raw, RawChannel, TokenInterceptor};
 use self::{
@@ -63,6 +69,8 @@ use self::{
         txn_from_wire, txn_to_wire,
     },
     dial::Dial,
+    fit::{range_fits, txn_fits},
+    line::Line,
     pool::Pool,
     tasks::Tasks,
     watch::Watches,
@@ -70,6 +78,7 @@ use self::{
 use crate::{
     Error, ErrorKind, Result,
     backend::{Alarm, AuthRequest, AuthResponse, Backend, BeatStream, Member, Status, Watching},
+    duration::LONGEST,
 };
 
 /// The least time between the probes of an idle connection that etcd puts up with.
@@ -98,7 +107,17 @@ impl Etcd {
     ///
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) if an endpoint is not a URL of a host and a port,
     /// a PEM block is missing or unreadable, or a time makes no sense.
-    pub fn new(options: EtcdOptions) -> Result<Self> {
+    pub fn new(mut options: EtcdOptions) -> Result<Self> {
+        // No clock shows what lies further ahead.
+        for time in [
+            &mut options.connect_timeout,
+            &mut options.attempt_timeout,
+            &mut options.call_timeout,
+            &mut options.keepalive_interval,
+            &mut options.keepalive_timeout,
+        ] {
+            *time = (*time).min(LONGEST);
+        }
         let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message));
         let EtcdOptions {
             connect_timeout,
@@ -138,33 +157,38 @@ impl Etcd {
         let asked = async {
             if let Some(member) = pool.find(url) {
                 let connection = pool.connect(member, tasks).await?;
-                let asked = self.ask_status(&connection.channel, true).await;
+                let asked = self.ask_status(&connection.line, true).await;
                 let is_of_member = |failure: &Failure| failure.remedy == Remedy::Elsewhere;
                 if asked.as_ref().is_err_and(is_of_member) {
                     pool.failed(&connection);
                 }
                 return asked;
             }
+            if url.starts_with("local:") {
+                // It may be a member that says so, and what it says starts nothing here.
+                let message = "only a client of that address starts such a server";
+                return Err(Failure::new(
+                    ErrorKind::InvalidArgument,
+                    message,
+                    Remedy::None,
+                ));
+            }
             let dial = Dial::new(url, &self.options)
                 .map_err(|error| Failure::new(error.kind(), error.to_string(), Remedy::None))?;
-            let channel = dial.connect().await?;
+            let line = dial.connect().await?;
             // What the endpoints keep secret must not be shown to everybody on the way there.
             let is_plain = |url: &String| url.starts_with("http:");
             let may_authenticate = !is_plain(&dial.url) || pool.urls().iter().all(is_plain);
-            self.ask_status(&channel, may_authenticate).await
+            self.ask_status(&line, may_authenticate).await
         };
         asked
             .await
             .map_err(|failure: Failure| failure.into_error(false).context(url))
     }
 
-    /// Asks who is at the end of a channel for its status. The member alone serves it, without a leader;
+    /// Asks who is at the end of a line for its status. The member alone serves it, without a leader;
     /// some versions want a token all the same, which takes a quorum to come by.
-    async fn ask_status(
-        &self,
-        channel: &Channel,
-        may_authenticate: bool,
-    ) -> Result<Status, Failure> {
+    async fn ask_status(&self, line: &Line, may_authenticate: bool) -> Result<Status, Failure> {
         let Caller {
             auth,
             tasks,
@@ -182,7 +206,7 @@ impl Etcd {
             if let Some(token) = &token.value {
                 request.metadata_mut().insert("token", token.clone());
             }
-            let mut client = MaintenanceClient::new(channel.clone());
+            let mut client = MaintenanceClient::new(line.clone());
             let failure = match tokio::time::timeout(*patience, client.status(request)).await {
                 Ok(Ok(answer)) => return status_from_wire(answer.into_inner()),
                 Ok(Err(status)) => Failure::of(&status),
@@ -193,9 +217,7 @@ impl Etcd {
             }
             is_first = false;
             auth.reject(&token);
-            token = auth
-                .token(channel, tasks, Instant::now() + *patience)
-                .await?;
+            token = auth.token(line, tasks, Instant::now() + *patience).await?;
         }
     }
 }
@@ -221,7 +243,11 @@ impl Backend for Etcd {
                 async move { attempt.kv().range(request).await }
             };
             let answer = self.caller.unary(Kind::Read, send).await?;
-            range_from_wire(answer).map_err(|failure| failure.into_error(false))
+            let answer = match range_fits(&request, &answer) {
+                true => range_from_wire(answer),
+                false => Err(Failure::garbled("keys that were not asked for")),
+            };
+            answer.map_err(|failure| failure.into_error(false))
         })
     }
 
@@ -238,7 +264,11 @@ impl Backend for Etcd {
                 async move { attempt.kv().txn(request).await }
             };
             let answer = self.caller.unary(kind, send).await?;
-            txn_from_wire(answer).map_err(|failure| failure.into_error(kind == Kind::Write))
+            let answer = match txn_fits(&request, &answer) {
+                true => txn_from_wire(answer),
+                false => Err(Failure::garbled("results of other operations")),
+            };
+            answer.map_err(|failure| failure.into_error(kind == Kind::Write))
         })
     }
 

@@ -10,11 +10,11 @@ use std::{
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use super::{
     classify::Failure,
     dial::{self, Dial},
+    line::Line,
     options::EtcdOptions,
     tasks::{Flight, Tasks},
 };
@@ -35,12 +35,12 @@ pub(super) struct Pool {
 struct State {
     /// The member in use.
     pinned: usize,
-    lines: Vec<Line>,
+    lines: Vec<Known>,
 }
 
 /// What is known of one member.
 #[derive(Debug, Default)]
-struct Line {
+struct Known {
     connection: Option<Connection>,
     pending: Option<Flight<Connection>>,
     /// How often it failed since it last answered.
@@ -53,7 +53,7 @@ struct Line {
 pub(super) struct Connection {
     pub(super) member: usize,
     pub(super) url: Arc<str>,
-    pub(super) channel: Channel,
+    pub(super) line: Line,
     /// Cancelled when the connection is given up; what is open on it may be dead, too.
     pub(super) given_up: CancellationToken,
 }
@@ -77,7 +77,7 @@ impl Pool {
         let state = State {
             // Clients with one list spread over the members.
             pinned: fastrand::usize(..members.len()),
-            lines: members.iter().map(|_| Line::default()).collect(),
+            lines: members.iter().map(|_| Known::default()).collect(),
         };
         Ok(Arc::new(Self {
             members,
@@ -171,21 +171,21 @@ impl Pool {
         let dial = &self.members[member];
         let dialed = dial.connect().await;
         let mut state = self.state();
-        let line = &mut state.lines[member];
-        line.pending = None;
+        let known = &mut state.lines[member];
+        known.pending = None;
         match dialed {
-            Ok(channel) => {
+            Ok(line) => {
                 let connection = Connection {
                     member,
                     url: dial.url.as_str().into(),
-                    channel,
+                    line,
                     given_up: CancellationToken::new(),
                 };
-                line.connection = Some(connection.clone());
+                known.connection = Some(connection.clone());
                 Ok(connection)
             }
             Err(failure) => {
-                line.avoid();
+                known.avoid();
                 Err(failure)
             }
         }
@@ -198,7 +198,7 @@ impl Pool {
     }
 }
 
-impl Line {
+impl Known {
     fn avoid(&mut self) {
         let longest = AVOIDED_FIRST
             .saturating_mul(1 << self.failures.min(10))
@@ -240,7 +240,7 @@ mod tests {
             let connection = Connection {
                 member,
                 url: pool.url(member).into(),
-                channel: pool.members[member].lazily(),
+                line: pool.members[member].lazily(),
                 given_up: CancellationToken::new(),
             };
             pool.state().lines[member].connection = Some(connection.clone());

@@ -12,14 +12,13 @@ use quorate_wire::{
 use tonic::{
     Request, Status,
     service::{Interceptor, interceptor::InterceptedService},
-    transport::Channel,
 };
 
-use super::{Etcd, auth::Token, call::Kind};
+use super::{Etcd, auth::Token, call::Kind, line::Line};
 use crate::Result;
 
 /// A connection that authenticates each request.
-pub type RawChannel = InterceptedService<Channel, TokenInterceptor>;
+pub type RawChannel = InterceptedService<Line, TokenInterceptor>;
 
 /// Adds the user's token to each request.
 #[derive(Clone, Debug)]
@@ -73,7 +72,7 @@ impl Etcd {
             .await?;
         let interceptor = TokenInterceptor(attempt.token);
         Ok(Raw(InterceptedService::new(
-            attempt.connection.channel,
+            attempt.connection.line,
             interceptor,
         )))
     }

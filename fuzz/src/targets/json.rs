@@ -1,16 +1,12 @@
 //! JSON at the paths of the gateway: bodies that are nearly messages, and such that are not.
-#![no_main]
 
 use std::{sync::LazyLock, time::Duration};
 
+use crate::{POOL, message::message, paused};
+use arbitrary::{Result, Unstructured};
 use axum::body::Body;
-use fuzz::{POOL, message::message, run};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use libfuzzer_sys::{
-    arbitrary::{Result, Unstructured},
-    fuzz_target,
-};
 use prost_reflect::MethodDescriptor;
 use quorate_server::fuzzing::{Subject, gateway_paths};
 use tokio::time::timeout;
@@ -32,14 +28,15 @@ static PATHS: LazyLock<Vec<(String, MethodDescriptor)>> = LazyLock::new(|| {
     gateway_paths().into_iter().map(find).collect()
 });
 
-fuzz_target!(|input: &[u8]| {
-    run(async {
+/// Runs one input.
+pub(crate) fn feed(input: &[u8]) {
+    paused(async {
         let subject = Subject::start();
         // The input has ended.
         let _ = calls(&mut Unstructured::new(input), &subject.routes()).await;
         subject.stop().await;
     });
-});
+}
 
 async fn calls(u: &mut Unstructured<'_>, routes: &Routes) -> Result<()> {
     for _ in 0..MAX_CALLS {

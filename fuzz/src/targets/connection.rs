@@ -1,15 +1,11 @@
 //! What a client may send on one connection: frames of HTTP/2 with requests of gRPC, damaged ones, and
 //! bytes that are neither.
-#![no_main]
 
 use std::time::Duration;
 
+use crate::{METHODS, message::message, paused};
+use arbitrary::{Result, Unstructured};
 use bytes::{BufMut, BytesMut};
-use fuzz::{METHODS, message::message, run};
-use libfuzzer_sys::{
-    arbitrary::{Result, Unstructured},
-    fuzz_target,
-};
 use prost_reflect::{MethodDescriptor, prost::Message};
 use quorate_server::fuzzing::Subject;
 use tokio::{
@@ -32,13 +28,14 @@ const DATA: u8 = 0;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-fuzz_target!(|input: &[u8]| {
+/// Runs one input.
+pub(crate) fn feed(input: &[u8]) {
     let mut sent = BytesMut::new();
     let mut u = Unstructured::new(input);
     // The input has ended.
     let _ = pieces(&mut u, &mut sent);
     sent.extend_from_slice(u.take_rest());
-    run(async {
+    paused(async {
         let subject = Subject::start();
         let (client, server) = duplex(PIPE_BYTES);
         subject.serve(server).await;
@@ -60,7 +57,7 @@ fuzz_target!(|input: &[u8]| {
             .expect("a server that ends its connection");
         subject.stop().await;
     });
-});
+}
 
 fn pieces(u: &mut Unstructured<'_>, sent: &mut BytesMut) -> Result<()> {
     if u.ratio(1, 16)? {

@@ -1,13 +1,9 @@
 //! Sequences of requests to all services of one server.
-#![no_main]
 
 use std::time::Duration;
 
-use fuzz::{METHODS, call::call, message::message, run};
-use libfuzzer_sys::{
-    arbitrary::{Result, Unstructured},
-    fuzz_target,
-};
+use crate::{METHODS, call::call, message::message, paused};
+use arbitrary::{Result, Unstructured};
 use quorate_server::fuzzing::Subject;
 
 const MAX_CALLS: usize = 32;
@@ -15,14 +11,15 @@ const MAX_CALLS: usize = 32;
 /// What a client sends in one stream, at most.
 const MAX_MESSAGES: usize = 4;
 
-fuzz_target!(|input: &[u8]| {
-    run(async {
+/// Runs one input.
+pub(crate) fn feed(input: &[u8]) {
+    paused(async {
         let subject = Subject::start();
         // The input has ended.
         let _ = requests(&mut Unstructured::new(input), &subject).await;
         subject.stop().await;
     });
-});
+}
 
 async fn requests(u: &mut Unstructured<'_>, subject: &Subject) -> Result<()> {
     let routes = subject.routes();
