@@ -15,6 +15,7 @@ macro_rules! modules {
 }
 
 modules! {
+    "../../../crates/ffi/src/aside.rs" aside
     "../../../crates/ffi/src/bytes.rs" bytes
     "../../../crates/ffi/src/cancel.rs" cancel
     "../../../crates/ffi/src/client.rs" client
