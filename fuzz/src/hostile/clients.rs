@@ -415,7 +415,6 @@ async fn leases(client: &Client) {
     let _ = call("put", client.put_with(Put::new("leased", "1").lease(lease))).await;
     let _ = call("status", client.lease_status(lease)).await;
     let _ = call("leases", client.leases()).await;
-    let _ = call("revoke unused", client.revoke_unused_lease(lease)).await;
     let _ = call("revoke", client.revoke_lease(lease)).await;
 }
 
