@@ -58,10 +58,6 @@ fn says(args: &[&str], code: i32, stdout: &str, stderr: &str) {
     assert_eq!(call(args), expected, "{args:?}");
 }
 
-fn ctl(args: &[&str]) -> String {
-    etcdctl(&etcd::shared(), args).ended().stdout
-}
-
 /// Acquires a lock and returns its index.
 fn locked(args: &[&str]) -> String {
     let (code, stdout, stderr) = call(args);
@@ -276,16 +272,18 @@ fn a_key_with_a_ttl_vanishes_and_without_stays() {
 }
 
 /// Watches, from the present on once this returns.
-fn watching(args: &[&str], key: &str) -> Running {
-    let running = Running::start(command(&servers(), args));
+fn watching(endpoint: &str, watched: &str, key: &str) -> Running {
+    let servers = endpoint.strip_prefix("http://").unwrap();
+    let running = Running::start(command(servers, &["watch", watched]));
     // It tells nothing until there is something to tell.
     let probe = format!("{key}/probe");
+    let put = |value: &str| etcdctl(endpoint, &["put", &probe, value]).ended();
     until("it watches", || {
-        ctl(&["put", &probe, "x"]);
+        put("x");
         thread::sleep(Duration::from_millis(20));
         !running.is_silent()
     });
-    ctl(&["put", &probe, "end"]);
+    put("end");
     while running.line() != format!("key {probe} was set to end") {}
     running
 }
@@ -296,7 +294,11 @@ fn index_of(line: &str) -> i64 {
 
 #[test]
 fn a_watch_tells_one_change_after_another() {
-    let mut watch = watching(&["watch", "/seen"], "seen");
+    let cluster = etcd::Cluster::builder().start();
+    let endpoint = cluster.endpoint(0);
+    let servers = endpoint.strip_prefix("http://").unwrap();
+    let ctl = |args: &[&str]| etcdctl(&endpoint, args).ended();
+    let mut watch = watching(&endpoint, "/seen", "seen");
     ctl(&["put", "seen", "1"]);
     ctl(&["put", "seen-not", "1"]);
     ctl(&["put", "seen/below", "2 words"]);
@@ -311,7 +313,7 @@ fn a_watch_tells_one_change_after_another() {
 
     // From an index on, that included.
     let from = first.to_string();
-    let mut again = Running::start(command(&servers(), &["watch", "seen", "-i", &from]));
+    let mut again = Running::start(command(servers, &["watch", "seen", "-i", &from]));
     assert_eq!(index_of(&again.line()), first);
     assert_eq!(again.line(), "key seen was set to 1");
     assert_eq!(index_of(&again.line()), first + 2);
@@ -319,7 +321,7 @@ fn a_watch_tells_one_change_after_another() {
     assert_eq!(again.ended().code, None);
 
     // The changes of one transaction have one index.
-    let mut txn = etcdctl(&etcd::shared(), &["txn"]);
+    let mut txn = etcdctl(&endpoint, &["txn"]);
     txn.say("\nput seen/x 1\nput seen/y 2\n\n");
     txn.ended();
     let index = index_of(&watch.line());

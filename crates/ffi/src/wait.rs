@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::pin, time::Duration};
 
-use futures_util::future::{Either, OptionFuture, select};
+use futures_util::future::{Either, FutureExt, OptionFuture, select};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -84,9 +84,13 @@ impl Limit {
             };
             if let Some((code, message)) = begun
                 && code != QUORATE_TIMEOUT
-                && !self.ends
             {
-                return Err(Failure::new(code, message));
+                if self.ends {
+                    // It goes on by itself. An outcome that is there at once is not told either, so that
+                    // the answer is always the same.
+                    drop(call.now_or_never());
+                }
+                return Err(Failure::new(code, message).indefinite(self.ends));
             }
             let expired = async {
                 match begun {

@@ -190,7 +190,7 @@ fn changes_made_at_once_are_told_one_after_another() {
     let servers = servers();
     let program = Program::compile("etcd_api_step.c", Language::C99);
     let runtime = runtime();
-    let first = runtime.block_on(async {
+    let (first, next) = runtime.block_on(async {
         let client = Client::connect(servers.as_str()).await.unwrap();
         let put = |key: &str| quorate::Op::put(key, key.len().to_string());
         let txn = client
@@ -199,11 +199,11 @@ fn changes_made_at_once_are_told_one_after_another() {
             .then(put("once/bb"))
             .then(put("once/ccc"));
         let first = txn.commit().await.unwrap().header.revision;
-        client.delete("once/a").await.unwrap();
-        first.0
+        let delete = client.txn().then(quorate::Op::delete("once/a"));
+        let next = delete.commit().await.unwrap().header.revision;
+        (first.0, next.0)
     });
     let told = program.ok(&[&servers, "watch", "/once", &first.to_string(), "4"]);
-    let next = first + 1;
     assert_eq!(
         told,
         format!("{first} once/a 6\n{first} once/bb 7\n{first} once/ccc 8\n{next} once/a -")
