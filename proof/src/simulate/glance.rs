@@ -1,9 +1,12 @@
 //! Looks at the store and at the machines that take no time and change nothing, for oracles.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
-use quorate::{KeyRange, KeyValue, LeaseId, Moment, Range, Revision, Runtime, backend::Backend};
+use futures_util::{FutureExt, StreamExt};
+use quorate::{
+    Event, KeyRange, KeyValue, LeaseId, Moment, Range, Revision, Runtime, WatchRequest,
+    backend::{Backend, WatchStream},
+};
 use tokio::{task::unconstrained, time::Instant};
 
 use super::{scheduler::MachineId, world::World};
@@ -24,6 +27,56 @@ impl World {
         let leases = unconstrained(self.store.leases()).now_or_never();
         leases.and_then(Result::ok).unwrap_or_default()
     }
+}
+
+/// What is written to a range, read after every step: nothing is missed, whatever is compacted.
+pub(crate) struct Log {
+    keys: KeyRange,
+    stream: Option<Box<dyn WatchStream>>,
+    at: Revision,
+}
+
+impl Log {
+    /// What is written from the beginning of the store on.
+    pub(crate) const fn new(keys: KeyRange) -> Self {
+        Self {
+            keys,
+            stream: None,
+            at: Revision::ZERO,
+        }
+    }
+
+    /// What was written since the last look.
+    pub(crate) fn look(&mut self, world: &World) -> Vec<Event> {
+        let present = world.store.revision();
+        if self.at == present {
+            return Vec::new();
+        }
+        self.at = present;
+        // The store answers at once.
+        let stream = self.stream.get_or_insert_with(|| {
+            let request = WatchRequest::new(self.keys.clone()).start(Revision(1));
+            let watching = unconstrained(world.store.watch(request)).now_or_never();
+            let watching = watching.and_then(Result::ok);
+            watching.expect("the beginning is not compacted yet").stream
+        });
+        let mut events = Vec::new();
+        while let Some(batch) = unconstrained(stream.next()).now_or_never() {
+            let batch = batch.and_then(Result::ok);
+            events.extend(batch.expect("it is read before it is compacted").events);
+        }
+        events
+    }
+}
+
+/// Has everything looked at whenever something is written to a range, and be it by the store.
+pub(crate) fn wake(world: &Arc<World>, keys: KeyRange) {
+    world.aside(move |world| async move {
+        // A compaction ends what has not been read yet.
+        while let Ok(mut watching) = world.store.watch(WatchRequest::new(keys.clone())).await {
+            while let Some(Ok(_)) = watching.stream.next().await {}
+        }
+    });
 }
 
 /// The keys of a range, read again only when the store has changed.

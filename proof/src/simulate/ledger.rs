@@ -1,23 +1,20 @@
 //! A ledger that only holders write, under their fence: every entry is one more than the former, by a
 //! holder who is not older.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{fmt, sync::Mutex, time::Duration};
 
-use futures_util::{FutureExt, StreamExt};
-use quorate::{
-    Client, Compare, Error, Event, Op, OpResult, Range, Revision, WatchRequest, backend::Backend,
-};
+use quorate::{Client, Compare, Error, Event, KeyRange, Op, OpResult, Range, Revision};
 use tokio::time::sleep;
 
-use super::world::{World, lock};
+use super::{
+    glance::Log,
+    world::{World, lock},
+};
 
 /// The ledger, and its last entry.
 pub(crate) struct Ledger {
     key: &'static str,
+    log: Mutex<Log>,
     last: Mutex<Option<Entry>>,
 }
 
@@ -42,37 +39,23 @@ pub(crate) enum Attempt {
 }
 
 impl Ledger {
-    pub(crate) const fn new(key: &'static str) -> Self {
+    pub(crate) fn new(key: &'static str) -> Self {
         Self {
             key,
+            log: Mutex::new(Log::new(KeyRange::key(key))),
             last: Mutex::new(None),
         }
     }
 
-    /// Follows what is written.
-    pub(crate) fn follow<T: Send + Sync + 'static>(
-        world: &Arc<World>,
-        of: &Arc<T>,
-        ledger: impl Fn(&T) -> &Self + Send + 'static,
-    ) {
-        // The store answers at once.
-        let request = WatchRequest::new(ledger(of).key);
-        let changes = world.store.watch(request).now_or_never();
-        let of = Arc::clone(of);
-        world.aside(move |world| async move {
-            let Some(Ok(mut watching)) = changes else {
-                return;
-            };
-            while let Some(Ok(batch)) = watching.stream.next().await {
-                for event in batch.events {
-                    if let Event::Put { kv, .. } = event
-                        && let Some(entry) = kv.value.as_str().and_then(Entry::parse)
-                    {
-                        ledger(&of).written(&world, entry);
-                    }
-                }
+    /// Reads what was written. To be called after every step.
+    pub(crate) fn look(&self, world: &World) {
+        for event in lock(&self.log).look(world) {
+            if let Event::Put { kv, .. } = event
+                && let Some(entry) = kv.value.as_str().and_then(Entry::parse)
+            {
+                self.written(world, entry);
             }
-        });
+        }
     }
 
     fn written(&self, world: &World, entry: Entry) {

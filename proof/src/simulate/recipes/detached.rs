@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 use self::worker::Worker;
 use super::Recipe;
 use crate::simulate::{
-    glance::{Mirror, Pauses},
+    glance::{Mirror, Pauses, wake},
     ledger::Ledger,
     scheduler::MachineId,
     world::{CALL, World, lock},
@@ -83,7 +83,7 @@ impl Default for Holds {
 
 impl Recipe for Holds {
     fn start(self: Arc<Self>, world: &Arc<World>) {
-        Ledger::follow(world, &self, |this| &this.ledger);
+        wake(world, queue());
         for client in 0..world.members.len() {
             for worker in 0..world.schedule.workers {
                 let worker = Worker {
@@ -99,6 +99,7 @@ impl Recipe for Holds {
 
     /// Whoever relies on a hold is first in the queue, by its own clock.
     fn look(&self, world: &World) {
+        self.ledger.look(world);
         let mut books = lock(&self.books);
         let Books {
             board,

@@ -86,7 +86,6 @@ impl Default for Electors {
 
 impl Recipe for Electors {
     fn start(self: Arc<Self>, world: &Arc<World>) {
-        Ledger::follow(world, &self, |this| &this.ledger);
         for client in 0..world.members.len() {
             let machine = &world.members[client].machine;
             machine.spawn(Box::pin(
@@ -106,6 +105,7 @@ impl Recipe for Electors {
 
     /// No two lead, by their own clocks.
     fn look(&self, world: &World) {
+        self.ledger.look(world);
         let mut books = lock(&self.books);
         books.pauses.look(world);
         if !world.schedule.assumed {

@@ -7,16 +7,13 @@ use std::{
 };
 
 use futures_core::future::BoxFuture;
-use futures_util::FutureExt;
-use quorate::{
-    Delete, EphemeralKey, KeyRange, KeyValue, LeaseId, Op, Revision, WatchRequest, backend::Backend,
-};
+use quorate::{Delete, EphemeralKey, KeyRange, KeyValue, LeaseId, Op, Revision};
 use tokio::time::{Instant, sleep};
 
 use self::worker::Worker;
 use super::Recipe;
 use crate::simulate::{
-    glance::{Mirror, Pauses},
+    glance::{Log, Mirror, Pauses, wake},
     scheduler::MachineId,
     world::{CALL, World, lock},
 };
@@ -46,12 +43,10 @@ const LONGEST: Duration = Duration::from_secs(3);
 const GOING: Duration = Duration::from_millis(500);
 
 /// The recipe, and what is known of the keys.
-#[derive(Default)]
 pub(crate) struct Ephemeral {
     books: Mutex<Books>,
 }
 
-#[derive(Default)]
 struct Books {
     guards: BTreeMap<u64, Guard>,
     paths: BTreeMap<String, Path>,
@@ -66,6 +61,7 @@ struct Books {
     kept: Vec<Arc<Owned>>,
     /// Whether leases are ended and keys deleted to see what comes of it.
     is_tried: bool,
+    log: Log,
     mirror: Mirror,
     pauses: Pauses,
     next_value: u64,
@@ -142,19 +138,31 @@ struct Timed {
     ttl: Duration,
 }
 
+impl Default for Ephemeral {
+    fn default() -> Self {
+        let books = Books {
+            guards: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            made: BTreeMap::new(),
+            missing: Vec::new(),
+            timed: BTreeMap::new(),
+            by_hand: BTreeSet::new(),
+            kept: Vec::new(),
+            is_tried: false,
+            log: Log::new(KeyRange::prefix(ALL)),
+            mirror: Mirror::default(),
+            pauses: Pauses::default(),
+            next_value: 0,
+        };
+        Self {
+            books: Mutex::new(books),
+        }
+    }
+}
+
 impl Recipe for Ephemeral {
     fn start(self: Arc<Self>, world: &Arc<World>) {
-        let this = Arc::clone(&self);
-        // The store answers at once.
-        let changes = world
-            .store
-            .watch(WatchRequest::new(KeyRange::prefix(ALL)))
-            .now_or_never();
-        world.aside(move |world| async move {
-            if let Some(Ok(watching)) = changes {
-                this.audit(&world, watching.stream).await;
-            }
-        });
+        wake(world, KeyRange::prefix(ALL));
         for client in 0..world.members.len() {
             for worker in 0..world.schedule.workers {
                 let worker = Worker {
@@ -175,6 +183,9 @@ impl Recipe for Ephemeral {
         let mut books = lock(&self.books);
         let books = &mut *books;
         books.pauses.look(world);
+        for event in books.log.look(world) {
+            books.changed(world, event);
+        }
         if !world.schedule.assumed || books.is_tried {
             return;
         }

@@ -7,17 +7,16 @@ use std::{
 };
 
 use futures_core::future::BoxFuture;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use quorate::{
-    KeyRange, LeaseId, Loss, Moment, Put, Runtime, Session, SessionState, Txn, WatchRequest,
-    backend::Backend,
+    KeyRange, LeaseId, Loss, Moment, Put, Runtime, Session, SessionState, Txn, backend::Backend,
 };
 use tokio::time::{Instant, sleep, timeout};
 
 use self::worker::Worker;
 use super::Recipe;
 use crate::simulate::{
-    glance::{Begun, Pauses},
+    glance::{Begun, Pauses, wake},
     scheduler::MachineId,
     world::{CALL, World, lock},
 };
@@ -64,14 +63,7 @@ enum End {
 
 impl Recipe for Sessions {
     fn start(self: Arc<Self>, world: &Arc<World>) {
-        // The store answers at once.
-        let alive = WatchRequest::new(KeyRange::prefix(ALIVE));
-        let alive = world.store.watch(alive).now_or_never();
-        world.aside(move |_| async move {
-            if let Some(Ok(mut watching)) = alive {
-                while watching.stream.next().await.is_some() {}
-            }
-        });
+        wake(world, KeyRange::prefix(ALIVE));
         for client in 0..world.members.len() {
             for worker in 0..world.schedule.workers {
                 let worker = Worker {

@@ -6,45 +6,34 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use quorate::{
-    EphemeralState, Event, KeyRange, KeyValue, Loss, Op, Revision, Txn,
-    backend::{Backend, WatchStream},
+    EphemeralState, Event, KeyRange, KeyValue, Loss, Op, Revision, Txn, backend::Backend,
 };
 use tokio::{
     task::unconstrained,
     time::{Instant, sleep, timeout},
 };
 
-use super::{ALL, BY_HAND, Ephemeral, Guard, Incarnation, Owned, Phase, RECREATION, Tag};
+use super::{ALL, BY_HAND, Books, Ephemeral, Guard, Incarnation, Owned, Phase, RECREATION, Tag};
 use crate::simulate::world::{CALL, World, lock};
 
-impl Ephemeral {
-    /// Follows all changes: nobody touches another's key.
-    pub(super) async fn audit(&self, world: &World, mut changes: Box<dyn WatchStream>) {
-        while let Some(Ok(batch)) = changes.next().await {
-            for event in batch.events {
-                self.changed(world, event);
-            }
-        }
-    }
-
-    fn changed(&self, world: &World, event: Event) {
-        let mut books = lock(&self.books);
-        let books = &mut *books;
+impl Books {
+    /// Somebody changed a key: it must not be another's.
+    pub(super) fn changed(&mut self, world: &World, event: Event) {
         let at = event.revision();
         let path = event.key().to_string();
-        if books.timed.contains_key(&path) || path.starts_with("e/timed/") {
+        if self.timed.contains_key(&path) || path.starts_with("e/timed/") {
             return;
         }
-        let known = books.paths.entry(path.clone()).or_default();
-        let by_hand = books.by_hand.contains(&at);
+        let known = self.paths.entry(path.clone()).or_default();
+        let by_hand = self.by_hand.contains(&at);
         let before = known.present.take();
         let Event::Put { kv, .. } = event else {
             if let Some(gone) = before
                 && !by_hand
                 && world.schedule.assumed
-                && !is_explained(world, &books.guards, &path, gone)
+                && !is_explained(world, &self.guards, &path, gone)
             {
                 world.broken(
                     "I14",
@@ -87,7 +76,9 @@ impl Ephemeral {
             }
         }
     }
+}
 
+impl Ephemeral {
     /// Does something to keys in nobody's name; the store answers at once.
     pub(super) fn by_hand(&self, world: &World, op: Op, when: &[quorate::Compare]) {
         let mut txn = Txn::new().then(op);
@@ -128,8 +119,6 @@ impl Ephemeral {
                     world.count("present");
                 }
                 EphemeralState::Lost(loss) => {
-                    // So that what was seen is in the books, too.
-                    sleep(Duration::from_millis(1)).await;
                     self.lost(&world, guard, loss);
                     if let Ok(state) = timeout(CALL, states.changed()).await {
                         world.broken("I14", format_args!("{state:?} comes after {loss:?}"));
