@@ -435,12 +435,9 @@ where
     }
     state.send_if_modified(|state| tell(state, LeaderState::NoLeader));
     ending.cancel();
-    if planted(Mutant::TaskNotJoined) {
-        let _ = leadership.resign().await;
+    if !planted(Mutant::TaskNotJoined) {
         join(election, token, work).await;
-        return stop.is_cancelled().then_some(None);
     }
-    join(election, token, work).await;
     if stop.is_cancelled() && lost.now_or_never().is_none() {
         let _ = leadership.resign().await;
     }

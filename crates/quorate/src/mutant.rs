@@ -29,9 +29,9 @@ pub enum Mutant {
     EventTwice,
     /// An observer whose history is compacted away goes on from the present.
     ResetMissed,
-    /// An ephemeral key comes back over what another owner put there.
+    /// An ephemeral key comes back over what another owner may have put there meanwhile.
     HealOverAnother,
-    /// An elector lets others lead before its task has ended.
+    /// An elector drops its task when a term is over, and does not wait until it has ended.
     TaskNotJoined,
 }
 

@@ -169,7 +169,6 @@ impl Entry {
 
     pub(super) fn verdict(&self, lease: Option<LeaseId>) -> Verdict {
         match (&self.goal, self.known) {
-            (Some(_), Known::Foreign(_)) if planted(Mutant::HealOverAnother) => Verdict::Work,
             (Some(_), Known::Foreign(_)) if self.is_made() => Verdict::Conflict,
             (Some(_), Known::Foreign(_)) if self.evictions == 0 => Verdict::Taken,
             (Some(goal), Known::Present) if self.written == goal.number && self.lives_by(lease) => {
@@ -210,6 +209,7 @@ impl Entry {
                 let unchanged = Compare::mod_revision(path).eq(own.modified);
                 (Step::Write, own.when_it_stands(path).when(unchanged))
             }
+            _ if self.is_made() && planted(Mutant::HealOverAnother) => (Step::Create, Txn::new()),
             _ => (Step::Create, Txn::new().when(Compare::absent(path))),
         };
         let mut txn = txn.then(put).or_else(read);
