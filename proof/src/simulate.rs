@@ -12,6 +12,7 @@ mod recipes;
 mod schedule;
 mod scheduler;
 mod trace;
+mod trouble;
 mod wire;
 mod world;
 
@@ -85,6 +86,7 @@ fn shrink(recipe: &str, schedule: Schedule, mutant: Option<Mutant>) -> Schedule 
     let mut size = least.steps.len().div_ceil(2);
     while size > 0 {
         let mut from = 0;
+        let before = least.steps.len();
         while from < least.steps.len() {
             let mut less = least.clone();
             let to = (from + size).min(less.steps.len());
@@ -95,7 +97,10 @@ fn shrink(recipe: &str, schedule: Schedule, mutant: Option<Mutant>) -> Schedule 
                 from = to;
             }
         }
-        size /= 2;
+        // One by one until there is no one left that is not needed.
+        if size > 1 || least.steps.len() == before {
+            size /= 2;
+        }
     }
     least
 }

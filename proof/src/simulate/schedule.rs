@@ -3,7 +3,10 @@
 
 use std::{fmt, time::Duration};
 
-use quorate::backend::fault::{CallKind, Fate, Partition};
+use quorate::{
+    ErrorKind,
+    backend::fault::{CallKind, Fate, Partition},
+};
 
 use super::scheduler::MachineId;
 
@@ -54,6 +57,8 @@ pub(crate) enum Fault {
     Late(CallKind, Duration),
     /// The client stands still, its clock goes on.
     Pause(Duration),
+    /// One of its tasks stands still, all else goes on.
+    Stall(u64, Duration),
 
     /// The store has no leader for so long; the new one lets every lease begin its time anew.
     Election(Duration),
@@ -72,8 +77,9 @@ pub(crate) enum Fault {
 }
 
 /// The calls that something may happen to. Most are transactions.
-const CALLS: [CallKind; 7] = [
+const CALLS: [CallKind; 8] = [
     CallKind::Grant,
+    CallKind::KeepAlive,
     CallKind::Range,
     CallKind::Revoke,
     CallKind::Txn,
@@ -144,7 +150,7 @@ impl Fault {
         let short = Duration::from_millis(random.u64(1..1500));
         // Shorter than a session lives, or longer.
         let window = ttl.mul_f64(random.f64() * if random.bool() { 0.6 } else { 2.5 });
-        let kinds = if assumed { 27 } else { 31 };
+        let kinds = if assumed { 34 } else { 38 };
         match random.u8(..kinds) {
             0 | 1 => Self::Partition(Partition::Hang, window),
             2 => Self::Partition(Partition::LoseReplies, window),
@@ -168,7 +174,12 @@ impl Fault {
             24 => Self::Slow(short / 3, window),
             25 => Self::LateExpiry(short, window),
             26 => Self::Compact,
-            27 | 28 => Self::EndLease(random.u64(..)),
+            27 => Self::Partition(Partition::LoseRequests, window),
+            28 => Self::Next(call, Fate::HangReply),
+            29 => Self::Next(call, Fate::HangRequest),
+            30 => Self::Next(call, Fate::Refuse(ErrorKind::Unavailable)),
+            31..=33 => Self::Stall(random.u64(..), window),
+            34 | 35 => Self::EndLease(random.u64(..)),
             _ => Self::DeleteKey(random.u64(..)),
         }
     }

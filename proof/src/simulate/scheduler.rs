@@ -31,7 +31,8 @@ struct State {
     runner: Option<Waker>,
 }
 
-type TaskId = u64;
+/// A task, by its place among all that there ever were.
+pub(crate) type TaskId = u64;
 
 struct Task {
     machine: MachineId,
@@ -43,7 +44,10 @@ struct Task {
 struct Machine {
     ready: BTreeSet<TaskId>,
     tasks: usize,
-    stopped: bool,
+    /// How many times it was stopped and did not go on.
+    stops: u32,
+    /// Those of its tasks that stand still though it runs.
+    stalled: BTreeSet<TaskId>,
     /// What happens after how many more steps of its tasks.
     wires: Vec<(u32, Box<dyn FnOnce() + Send>)>,
 }
@@ -78,21 +82,62 @@ impl Scheduler {
         state.machines.get(&machine).map_or(0, |m| m.tasks)
     }
 
-    /// Stops everything that runs on a machine.
+    /// Stops everything that runs on a machine, until it [goes on](Scheduler::go_on) as many times.
     pub(crate) fn stop(&self, machine: MachineId) {
-        self.lock().machines.entry(machine).or_default().stopped = true;
+        self.lock().machines.entry(machine).or_default().stops += 1;
     }
 
+    /// Stops one of a machine's tasks, if it has any.
+    pub(crate) fn stall(&self, machine: MachineId, nth: u64) -> Option<TaskId> {
+        let mut state = self.lock();
+        let own = state
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.machine == machine);
+        let own: Vec<_> = own.map(|(id, _)| *id).collect();
+        let id = *own.get(nth as usize % own.len().max(1))?;
+        state
+            .machines
+            .entry(machine)
+            .or_default()
+            .stalled
+            .insert(id);
+        Some(id)
+    }
+
+    /// Whether a machine, or any of its tasks, stands still.
     pub(crate) fn is_stopped(&self, machine: MachineId) -> bool {
         let state = self.lock();
-        state.machines.get(&machine).is_some_and(|m| m.stopped)
+        let machine = state.machines.get(&machine);
+        machine.is_some_and(|machine| machine.stops > 0 || !machine.stalled.is_empty())
+    }
+
+    /// Takes one stop back.
+    pub(crate) fn go_on(&self, machine: MachineId) {
+        self.change(machine, |machine| {
+            machine.stops = machine.stops.saturating_sub(1)
+        });
+    }
+
+    /// Lets a task go on that was stalled.
+    pub(crate) fn resume(&self, machine: MachineId, task: TaskId) {
+        self.change(machine, |machine| {
+            machine.stalled.remove(&task);
+        });
     }
 
     /// Lets everything go on.
-    pub(crate) fn go_on(&self, machine: MachineId) {
+    pub(crate) fn go_on_at_last(&self, machine: MachineId) {
+        self.change(machine, |machine| {
+            machine.stops = 0;
+            machine.stalled.clear();
+        });
+    }
+
+    fn change(&self, machine: MachineId, change: impl FnOnce(&mut Machine)) {
         let runner = {
             let mut state = self.lock();
-            state.machines.entry(machine).or_default().stopped = false;
+            change(state.machines.entry(machine).or_default());
             state.runner.take()
         };
         runner.into_iter().for_each(Waker::wake);
@@ -145,23 +190,20 @@ impl Scheduler {
         let State {
             machines, random, ..
         } = &mut *state;
-        let running = |machine: &&mut Machine| !machine.stopped;
-        let count: usize = (machines.values_mut().filter(running))
-            .map(|machine| machine.ready.len())
-            .sum();
+        let running = machines.values().filter(|machine| machine.stops == 0);
+        let count: usize = running.map(|machine| machine.runnable().count()).sum();
         if count == 0 {
             state.runner = Some(cx.waker().clone());
             return None;
         }
         let mut nth = random.usize(..count);
-        for machine in machines.values_mut().filter(running) {
-            match machine.ready.iter().nth(nth).copied() {
-                Some(id) => {
-                    machine.ready.remove(&id);
-                    return Some(id);
-                }
-                None => nth -= machine.ready.len(),
+        for machine in machines.values_mut().filter(|machine| machine.stops == 0) {
+            let id = machine.runnable().nth(nth);
+            if let Some(id) = id {
+                machine.ready.remove(&id);
+                return Some(id);
             }
+            nth -= machine.runnable().count();
         }
         None
     }
@@ -220,6 +262,11 @@ impl Scheduler {
 }
 
 impl Machine {
+    /// The tasks that could run.
+    fn runnable(&self) -> impl Iterator<Item = TaskId> {
+        self.ready.difference(&self.stalled).copied()
+    }
+
     /// Counts a step, and takes what is to happen now.
     fn trip(&mut self) -> Vec<Box<dyn FnOnce() + Send>> {
         let mut due = Vec::new();

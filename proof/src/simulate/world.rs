@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +15,7 @@ use quorate::{
     Client, ConnectOptions, KeyRange, LeaseId, Range,
     backend::{
         Backend, Memory,
-        fault::{CallKind, Calls, Fate, Fault as Faulty, Faults, Held, Partition},
+        fault::{CallKind, Fault as Faulty, Faults, Held, Partition},
     },
 };
 use tokio::{
@@ -28,6 +28,7 @@ use super::{
     schedule::{Fault, Schedule, Step},
     scheduler::{MachineId, Scheduler},
     trace::Trace,
+    trouble::{Trouble, Troubles},
     wire::Wire,
 };
 
@@ -72,8 +73,11 @@ pub(crate) struct World {
     begun: Instant,
     workers: Mutex<Vec<oneshot::Receiver<()>>>,
     late: Mutex<Vec<Held>>,
-    /// When something last got through that had been held back, or a new leader let all leases live on.
-    healed: Mutex<Instant>,
+    next_trouble: AtomicUsize,
+    /// When the store last let all leases begin their time anew.
+    kept_alive: Mutex<Instant>,
+    /// By how much leases end late now; the longest counts.
+    delays: Mutex<Vec<Duration>>,
     latest_expiry: Duration,
     ended: AtomicBool,
     verdict: Mutex<Option<Violation>>,
@@ -85,6 +89,9 @@ pub(crate) struct Member {
     /// Absent once nobody is to use it any more.
     client: Mutex<Option<Client>>,
     pub(crate) faults: Faults,
+    troubles: Troubles,
+    /// When something of this client last got through that had been held back.
+    healed: Mutex<Instant>,
     pub(crate) machine: Machine,
 }
 
@@ -116,7 +123,9 @@ impl World {
             let client = Client::with_backend_and(backend, options);
             Member {
                 client: Mutex::new(Some(client)),
+                troubles: Troubles::new(faults.clone()),
                 faults,
+                healed: Mutex::new(Instant::now()),
                 machine,
             }
         };
@@ -140,7 +149,9 @@ impl World {
             begun,
             workers: Mutex::default(),
             late: Mutex::default(),
-            healed: Mutex::new(begun),
+            next_trouble: AtomicUsize::new(0),
+            kept_alive: Mutex::new(begun),
+            delays: Mutex::default(),
             latest_expiry,
             ended: AtomicBool::new(false),
             verdict: Mutex::default(),
@@ -162,8 +173,14 @@ impl World {
 
     /// A generator of its own for each task, so that a fault less changes no draw.
     pub(crate) fn random(&self, client: MachineId, worker: u64) -> fastrand::Rng {
-        let place = (client as u64) << 32 | worker;
-        fastrand::Rng::with_seed(self.schedule.seed ^ place.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        let mix = |seed, place: u64| {
+            let place = place.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            fastrand::Rng::with_seed(seed ^ place).u64(..)
+        };
+        let seed = [client as u64, worker]
+            .into_iter()
+            .fold(self.schedule.seed, mix);
+        fastrand::Rng::with_seed(seed)
     }
 
     pub(crate) fn is_stopped(&self, client: MachineId) -> bool {
@@ -188,9 +205,14 @@ impl World {
         });
     }
 
-    /// When leases may last have begun their time anew though nobody sent a beat then.
-    pub(crate) fn healed(&self) -> Instant {
-        *lock(&self.healed)
+    /// When a beat, or a grant, of this client may last have arrived that it had sent before.
+    pub(crate) fn healed(&self, client: MachineId) -> Instant {
+        *lock(&self.members[client].healed)
+    }
+
+    /// When the store last let all leases begin their time anew.
+    pub(crate) fn kept_alive(&self) -> Instant {
+        *lock(&self.kept_alive)
     }
 
     /// How much later than its time a lease may end.
@@ -247,10 +269,11 @@ impl World {
         self.store.delay_expiry(Duration::ZERO);
         lock(&self.late).iter().for_each(Held::let_through);
         for member in &self.members {
-            self.scheduler.go_on(member.machine.id());
-            member.faults.heal();
+            let client = member.machine.id();
+            self.scheduler.go_on_at_last(client);
+            member.troubles.end_all();
+            self.is_healed(client);
         }
-        *lock(&self.healed) = Instant::now();
         let workers = std::mem::take(&mut *lock(&self.workers));
         if timeout(PATIENCE, join_all(workers)).await.is_err() {
             self.broken("I12", format_args!("a task hangs"));
@@ -265,63 +288,74 @@ impl World {
         self.trace.say(format_args!("* {step}"));
         let client = step.client;
         let faults = &self.members[client].faults;
-        let healed = move |world: &Self| world.members[client].faults.heal();
+        let trouble = |trouble, window| self.trouble(&[client], trouble, window);
         match step.fault {
-            Fault::Partition(partition, window) => {
-                faults.partition(partition);
-                self.later(window, healed);
-            }
+            Fault::Partition(partition, window) => trouble(Trouble::CutOff(partition), window),
             Fault::CutWatches => faults.cut_watches(),
-            Fault::SilenceWatches(window) => {
-                faults.silence_watches();
-                self.later(window, healed);
-            }
+            Fault::SilenceWatches(window) => trouble(Trouble::SilentWatches, window),
             Fault::CutBeats => faults.cut_beats(),
-            Fault::SilenceBeats(window) => {
-                faults.silence_beats();
-                self.later(window, healed);
-            }
+            Fault::SilenceBeats(window) => trouble(Trouble::SilentBeats, window),
             Fault::DropBeats(count) => faults.drop_beats(count),
             Fault::DelayBeats(count, delay) => faults.delay_beats(count, delay),
-            Fault::DelayEvents(delay, window) => {
-                faults.delay_events(delay);
-                self.later(window, healed);
-            }
+            Fault::DelayEvents(delay, window) => trouble(Trouble::LateEvents(delay), window),
             Fault::Next(call, fate) => faults.next(call, fate),
             Fault::Late(call, window) => {
-                lock(&self.late).push(faults.hold_next(call));
-                let held = lock(&self.late).len() - 1;
-                self.later(window, move |world| lock(&world.late)[held].let_through());
+                let held = faults.hold_next(call);
+                let mut late = lock(&self.late);
+                let place = late.len();
+                late.push(held);
+                drop(late);
+                self.later(window, move |world| {
+                    lock(&world.late)[place].let_through();
+                    world.is_healed(client);
+                });
             }
             Fault::Pause(window) => {
                 self.scheduler.stop(client);
                 self.later(window, move |world| world.scheduler.go_on(client));
             }
+            Fault::Stall(nth, window) => {
+                if let Some(task) = self.scheduler.stall(client, nth) {
+                    self.later(window, move |world| world.scheduler.resume(client, task));
+                }
+            }
             Fault::Election(window) => {
-                self.all(|faults| faults.partition(Partition::Hang));
                 self.later(window, |world| {
-                    world.store.keep_all_alive();
-                    world.all(|faults| {
-                        faults.cut_watches();
-                        faults.cut_beats();
-                        faults.heal();
-                    });
+                    world.keep_all_alive();
+                    for member in &world.members {
+                        member.faults.cut_watches();
+                        member.faults.cut_beats();
+                    }
                 });
+                self.trouble(&self.everybody(), Trouble::CutOff(Partition::Hang), window);
             }
             Fault::Restart(window) => {
-                self.all(|faults| faults.partition(Partition::Refuse));
-                self.later(window, |world| {
-                    world.store.keep_all_alive();
-                    world.all(Faults::heal);
-                });
+                self.later(window, Self::keep_all_alive);
+                self.trouble(
+                    &self.everybody(),
+                    Trouble::CutOff(Partition::Refuse),
+                    window,
+                );
             }
             Fault::Slow(delay, window) => {
-                self.all(|faults| faults.every(Calls::any(), Fate::DelayReply(delay)));
-                self.later(window, |world| world.all(Faults::heal));
+                self.trouble(&self.everybody(), Trouble::SlowAnswers(delay), window);
             }
             Fault::LateExpiry(delay, window) => {
-                self.store.delay_expiry(delay);
-                self.later(window, |world| world.store.delay_expiry(Duration::ZERO));
+                let delays = |world: &Self, change: &dyn Fn(&mut Vec<Duration>)| {
+                    let mut delays = lock(&world.delays);
+                    change(&mut delays);
+                    let longest = delays.iter().max().copied().unwrap_or_default();
+                    world.store.delay_expiry(longest);
+                };
+                delays(self, &|delays| delays.push(delay));
+                self.later(window, move |world| {
+                    delays(world, &|delays| {
+                        let place = delays.iter().position(|other| *other == delay);
+                        if let Some(place) = place {
+                            delays.remove(place);
+                        }
+                    });
+                });
             }
             Fault::Compact => self.aside(|world| async move {
                 let present = world.store.revision();
@@ -353,8 +387,30 @@ impl World {
         }
     }
 
-    fn all(&self, act: impl Fn(&Faults)) {
-        self.members.iter().for_each(|member| act(&member.faults));
+    fn everybody(&self) -> Vec<MachineId> {
+        (0..self.members.len()).collect()
+    }
+
+    /// Troubles clients for a while.
+    fn trouble(self: &Arc<Self>, clients: &[MachineId], trouble: Trouble, window: Duration) {
+        let id = self.next_trouble.fetch_add(1, Ordering::Relaxed);
+        for &client in clients {
+            self.members[client].troubles.begin(id, trouble);
+            self.later(window, move |world| {
+                world.members[client].troubles.end(id);
+                world.is_healed(client);
+            });
+        }
+    }
+
+    fn keep_all_alive(&self) {
+        self.store.keep_all_alive();
+        *lock(&self.kept_alive) = Instant::now();
+    }
+
+    /// What a client sent before may arrive now.
+    fn is_healed(&self, client: MachineId) {
+        *lock(&self.members[client].healed) = Instant::now();
     }
 
     /// Does something when a while has passed.
@@ -364,7 +420,6 @@ impl World {
             // What has not ended by then ends with all faults.
             if world.storms() {
                 act(&world);
-                *lock(&world.healed) = Instant::now();
             }
         });
     }

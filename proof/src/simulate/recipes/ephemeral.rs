@@ -212,7 +212,8 @@ impl Recipe for Ephemeral {
         });
         let now = Instant::now();
         let late = world.latest_expiry() + GOING;
-        let renewed = world.healed() + late;
+        let healed = (0..world.members.len()).map(|client| world.healed(client));
+        let renewed = healed.max().unwrap_or(now).max(world.kept_alive()) + late;
         books.timed.retain(|path, timed| {
             let stands = find(path).is_some();
             if !stands && timed.not_before.is_some_and(|not_before| now < not_before) {
@@ -235,7 +236,7 @@ impl Recipe for Ephemeral {
             let mut owned = there.iter().filter(|kv| {
                 kv.lease.is_some() && Tag::of(kv).is_some_and(|tag| tag.client == client)
             });
-            if now > death.max(world.healed()) + LONGEST + late
+            if now > death.max(world.healed(client)).max(world.kept_alive()) + LONGEST + late
                 && let Some(kv) = owned.next()
             {
                 let key = &kv.key;

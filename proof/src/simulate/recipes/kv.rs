@@ -368,7 +368,9 @@ impl Worker {
             .steps
             .iter()
             .map(|step| match step.fault {
-                Fault::Pause(window) if step.client == self.client => window,
+                Fault::Pause(window) | Fault::Stall(_, window) if step.client == self.client => {
+                    window
+                }
                 _ => Duration::ZERO,
             });
         let longest = CALL.div_f64(SLOWEST) + pauses.sum() + Duration::from_millis(10);

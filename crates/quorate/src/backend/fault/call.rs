@@ -142,6 +142,9 @@ pub enum Partition {
     /// Requests arrive and are applied, answers and events do not come back. When it heals, calls that
     /// waited for an answer fail, and streams tell what they have missed.
     LoseReplies,
+    /// Answers and events come back, requests do not arrive. When it heals, calls that were made
+    /// meanwhile fail, and beats arrive late.
+    LoseRequests,
     /// Calls fail at once as [`Unavailable`](ErrorKind::Unavailable), streams are cut.
     Refuse,
 }

@@ -48,6 +48,22 @@ impl Faults {
         });
     }
 
+    /// Ends the partition, and nothing else.
+    pub fn end_partition(&self) {
+        self.0.change(|state| state.partition = None);
+    }
+
+    /// Ends the silence of the streams that calls of this kind opened, and nothing else.
+    pub fn end_silence(&self, kind: CallKind) {
+        self.0
+            .change_streams(kind, |stream| stream.is_silent = false);
+    }
+
+    /// Takes back what was said of [every](Faults::every) call, and nothing else.
+    pub fn end_every(&self) {
+        self.0.change(|state| state.always.clear());
+    }
+
     /// Gives `fate` to the next of `calls`, beside what [every](Faults::every) one meets. Said more than
     /// once, each is for one call, in the order in which they were said.
     pub fn next(&self, calls: impl Into<Calls>, fate: Fate) {

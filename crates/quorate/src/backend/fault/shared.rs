@@ -103,6 +103,8 @@ pub(super) enum Gate {
     Cut,
     /// What is sent arrives, nothing comes back.
     Deaf,
+    /// Nothing that is sent arrives, what comes back does.
+    Mute,
     Open,
     Silent,
 }
@@ -140,9 +142,17 @@ impl Shared {
 
     /// Waits until a request can leave.
     pub(super) async fn pass_there(&self, call: &Call) -> Result<()> {
+        let mut is_lost = false;
         self.wait(|state| match state.partition {
+            None | Some(Partition::LoseReplies) if is_lost => {
+                Some(Err(call.lost("the request was lost")))
+            }
             None | Some(Partition::LoseReplies) => Some(Ok(())),
             Some(Partition::Hang) => None,
+            Some(Partition::LoseRequests) => {
+                is_lost = true;
+                None
+            }
             Some(Partition::Refuse) => Some(Err(call.unavailable("the store is cut off"))),
         })
         .await
@@ -152,8 +162,10 @@ impl Shared {
     pub(super) async fn pass_back(&self, call: &Call) -> Result<()> {
         let mut is_lost = false;
         self.wait(|state| match state.partition {
-            None if is_lost => Some(Err(call.lost("the reply was lost"))),
-            None => Some(Ok(())),
+            None | Some(Partition::LoseRequests) if is_lost => {
+                Some(Err(call.lost("the reply was lost")))
+            }
+            None | Some(Partition::LoseRequests) => Some(Ok(())),
             Some(Partition::Hang) => None,
             Some(Partition::LoseReplies) => {
                 is_lost = true;
@@ -207,6 +219,7 @@ impl Shared {
             Some(Partition::Refuse) => Gate::Cut,
             _ if stream.is_silent => Gate::Silent,
             Some(Partition::LoseReplies) => Gate::Deaf,
+            Some(Partition::LoseRequests) => Gate::Mute,
             None => Gate::Open,
         }
     }

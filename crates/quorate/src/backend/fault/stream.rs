@@ -94,7 +94,7 @@ where
                 return Poll::Ready(Some(Err(self.cut())));
             }
             Gate::Deaf | Gate::Silent => return Poll::Pending,
-            Gate::Open => {}
+            Gate::Mute | Gate::Open => {}
         }
         // What the end lies behind is told first.
         let has_ended = matches!(self.late.back(), Some((_, None | Some(Err(_)))));
@@ -202,11 +202,11 @@ impl BeatStream for FaultyBeats {
                 self.unsent.push_back(lease);
                 self.flush()
             }
-            Gate::Silent if self.unsent.len() < MAX_UNSENT => {
+            Gate::Mute | Gate::Silent if self.unsent.len() < MAX_UNSENT => {
                 self.unsent.push_back(lease);
                 Ok(())
             }
-            Gate::Silent => {
+            Gate::Mute | Gate::Silent => {
                 let message = "keep_alive: too many beats wait to be sent";
                 Err(Error::new(ErrorKind::Unavailable, message))
             }
