@@ -241,6 +241,24 @@ scenarios! {
         until_leases_are(&client, 0).await;
     }
 
+    async fn a_renewal_whose_new_lease_ends_on_the_way_is_made_again(world: World) {
+        let (ours, observer) = (world.join(), world.observer());
+        let mut hold = ours.client.lock(NAME).acquire_detached(TTL * 4).await.unwrap();
+        let old = observer.leases().await.unwrap();
+        let late = ours.faults.hold_next(CallKind::Txn);
+        let renewal = tokio::spawn(async move { hold.renew(LONG).await.map(|()| hold) });
+        late.arrived().await;
+        for lease in observer.leases().await.unwrap() {
+            if !old.contains(&lease) {
+                observer.revoke_lease(lease).await.unwrap();
+            }
+        }
+        late.let_through();
+        let hold = renewal.await.unwrap().unwrap();
+        assert!(hold.remaining() > LONG / 2 && rest(&observer).await > LONG / 2);
+        until_leases_are(&observer, 1).await;
+    }
+
     async fn a_renewal_that_arrives_late_takes_nothing_from_a_later_one(world: World) {
         let first = world.join();
         let mut hold = first.client.lock(NAME).acquire_detached(LONG).await.unwrap();

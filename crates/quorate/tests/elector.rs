@@ -183,6 +183,20 @@ scenarios! {
         assert_eq!(client.election(NAME).leader().await.unwrap(), None);
     }
 
+    async fn who_has_a_clone_of_a_term_is_told_that_it_is_over(world: World) {
+        let client = world.observer();
+        // The task has ended by itself, and left a clone behind.
+        let term = election(&client, "a").run(async |term: Term| term).await.unwrap();
+        term.stopping().await;
+        // The elector is dropped, and its task with it.
+        let mut elector = election(&client, "a").elector();
+        elector.leading().await.unwrap();
+        let term = elector.term().unwrap();
+        drop(elector);
+        term.stopping().await;
+        assert!(!term.is_held());
+    }
+
     async fn a_task_runs_anew_in_each_term(world: World) {
         let client = world.observer();
         let (begun, mut begins) = mpsc::channel(4);

@@ -326,6 +326,23 @@ async fn a_session_of_which_drift_and_margin_leave_nothing_is_refused_at_once() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_grants_takes_no_longer_than_calls_may() {
+    let limit = Duration::from_secs(2);
+    let ours = World::memory().join_with(ConnectOptions::memory().timeout(limit));
+    let refused = Fate::Refuse(ErrorKind::Unavailable);
+    ours.faults.every(CallKind::Grant, refused);
+    for _ in 0..20 {
+        let begun = tokio::time::Instant::now();
+        assert!(ours.client.session_with_ttl(TTL).await.is_err());
+        assert!(
+            begun.elapsed() <= limit + 10 * MILLI,
+            "{:?}",
+            begun.elapsed()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_sessions_than_a_stream_takes_at_once_outlive_its_loss() {
     let ours = World::memory().join();
     let mut sessions = Vec::new();
