@@ -289,6 +289,7 @@ fn a_lease_that_is_granted_twice_stops_nobody() {
             let client = Parrot::saying(&[]).of_leases(&LEASE_7).client_of_lease_7();
             let ttl = Duration::from_secs(10);
             let one = client.session_with_ttl(ttl).await.expect("a lease");
+            sleep(Duration::from_secs(1)).await;
             let other = client.session_with_ttl(ttl).await.expect("the same");
             assert_eq!(one.lease(), other.lease());
             sleep(Duration::from_secs(60)).await;
