@@ -91,6 +91,9 @@ const KEEPALIVE_LEAST: Duration = Duration::from_secs(5);
 /// long as that serves it. When a member fails to connect or to answer in time, it moves on to the
 /// next. Reads are asked again there; a write only if it certainly was not done.
 ///
+/// The endpoints are members, or what passes calls on as they are. Nothing can be watched through etcd's
+/// `grpc-proxy`, which numbers watches by itself and answers no request for progress.
+///
 /// # Drop
 ///
 /// Dropping it ends its tasks and watches; calls under way fail, and keepalive streams go on.
