@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// The features of the library, each of which must build alone.
-const FEATURES: [&str; 4] = ["etcd", "raw", "serde", "testing"];
+const FEATURES: [&str; 5] = ["etcd", "raw", "serde", "testing", "mutants"];
 
 /// Checks format, lints, docs and generated code.
 pub(crate) fn run_all() -> Result<(), String> {

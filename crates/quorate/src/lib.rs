@@ -189,6 +189,8 @@
 //! - **tonic**: [`balance`], a channel for gRPC clients that follows the instances of a service.
 //! - **testing**: [`backend::fault`], an adapter that fails on demand, and the conformance suite that every
 //!   [`Backend`](backend::Backend) has to pass.
+//! - **mutants**: bugs that this project's proofs plant into the library, to show that they would find
+//!   them; for nobody else, and outside of semantic versioning.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The pages link to what every feature has.
@@ -237,9 +239,10 @@ mod lease;
 mod link;
 mod lock;
 mod loss;
-#[cfg(feature = "testing")]
+#[cfg(feature = "mutants")]
+#[doc(hidden)]
 pub mod mutant;
-#[cfg(not(feature = "testing"))]
+#[cfg(not(feature = "mutants"))]
 mod mutant;
 mod observation;
 mod observer;

@@ -15,11 +15,11 @@ use futures_util::{
 };
 
 use crate::{
-    Error, ErrorKind, Granted, Header, Key, KeyRange, LeaseId, LeaseStatus, Op, Range, RangeResult,
-    Result, Revision, Runtime, Txn, TxnResult, WatchRequest,
+    Error, ErrorKind, Granted, Header, Key, KeyRange, LeaseId, LeaseStatus, Moment, Op, Range,
+    RangeResult, Result, Revision, Runtime, Txn, TxnResult, WatchRequest,
     backend::{Backend, Beat, Watching},
     keeper::Keeper,
-    mutant::{Mutant, planted},
+    mutant::{self, Mutant, planted},
     sessions::Sessions,
     shared_watch::SharedWatches,
 };
@@ -180,17 +180,11 @@ impl Link {
         let writes = writes(&request);
         let linearizable = writes || !only_serializable(&request);
         let before = self.core.seen();
-        let again = planted(Mutant::BlindRetry).then(|| request.clone());
-        let mut result = self
-            .bounded("transaction", writes, self.backend.txn(request))
-            .await;
-        if let Some(request) = again
-            && result.as_ref().is_err_and(Error::is_indefinite)
-        {
-            let txn = self.backend.txn(request);
-            result = self.bounded("transaction", writes, txn).await;
-        }
-        let result = result?;
+        let send = |request| self.bounded("transaction", writes, self.backend.txn(request));
+        let result = match planted(Mutant::BlindRetry) {
+            true => mutant::send_blindly(request, send).await?,
+            false => send(request).await?,
+        };
         let checked = self
             .core
             .check(linearizable.then_some(before), result.header);
@@ -288,8 +282,20 @@ pub(crate) async fn bounded<T>(
     writes: bool,
     call: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let deadline = runtime.sleep_until(runtime.now() + timeout);
-    match select(pin!(call), deadline).await {
+    let deadline = runtime.now() + timeout;
+    bounded_by(runtime, deadline, timeout, what, writes, call).await
+}
+
+/// Ends `call` with an error at `deadline`, which is that of something that was given `timeout`.
+pub(crate) async fn bounded_by<T>(
+    runtime: &dyn Runtime,
+    deadline: Moment,
+    timeout: Duration,
+    what: &str,
+    writes: bool,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match select(pin!(call), runtime.sleep_until(deadline)).await {
         Either::Left((result, _)) => result.map_err(|error| error.context(what)),
         Either::Right(((), _)) => {
             let error = Error::new(

@@ -1,11 +1,13 @@
 //! Bugs on purpose, with which a proof shows that it would find them.
 
-#[cfg(feature = "testing")]
+#[cfg(feature = "mutants")]
 use std::cell::Cell;
+
+use crate::{Result, Revision};
 
 /// A bug that can be planted into this library, for tests of tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
+#[cfg_attr(not(feature = "mutants"), allow(dead_code, unreachable_pub))]
 pub enum Mutant {
     /// A session counts on its lease from the receipt of an answer, not from the sending of the beat.
     DeadlineFromReceipt,
@@ -35,7 +37,7 @@ pub enum Mutant {
     TaskNotJoined,
 }
 
-#[cfg(feature = "testing")]
+#[cfg(feature = "mutants")]
 impl Mutant {
     /// All there are.
     pub const ALL: [Self; 13] = [
@@ -55,25 +57,48 @@ impl Mutant {
     ];
 }
 
-#[cfg(feature = "testing")]
+#[cfg(feature = "mutants")]
 thread_local! {
     static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
 }
 
 /// Plants a bug into everything that runs on this thread, or takes it out again.
-#[cfg(feature = "testing")]
+#[cfg(feature = "mutants")]
 pub fn plant(mutant: Option<Mutant>) {
     PLANTED.set(mutant);
 }
 
 /// Whether this bug is planted here.
-#[cfg(feature = "testing")]
+#[cfg(feature = "mutants")]
 pub(crate) fn planted(mutant: Mutant) -> bool {
     PLANTED.get() == Some(mutant)
 }
 
 /// No bug is.
-#[cfg(not(feature = "testing"))]
+#[cfg(not(feature = "mutants"))]
 pub(crate) const fn planted(_: Mutant) -> bool {
     false
+}
+
+/// Where a watch goes on after a break, if [`Mutant::EventTwice`] or [`Mutant::WatchResumedLate`] is
+/// planted: one revision off.
+pub(crate) fn resume(next: Revision) -> Revision {
+    match next {
+        // It begins with the present.
+        Revision::ZERO => next,
+        _ if planted(Mutant::EventTwice) => next.previous(),
+        _ if planted(Mutant::WatchResumedLate) => next.next(),
+        _ => next,
+    }
+}
+
+/// What [`Mutant::BlindRetry`] is: a write whose answer was lost is sent once more.
+pub(crate) async fn send_blindly<W: Clone, T, F: Future<Output = Result<T>>>(
+    write: W,
+    send: impl Fn(W) -> F,
+) -> Result<T> {
+    match send(write.clone()).await {
+        Err(error) if error.is_indefinite() => send(write).await,
+        sent => sent,
+    }
 }

@@ -1,9 +1,8 @@
 //! How an observer comes by what it tells: it lists, follows the watch that it shares with others, and
 //! reads for itself what it was too slow for.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
-use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
 use crate::{
@@ -14,7 +13,7 @@ use crate::{
     mutant::{Mutant, planted},
     retry::Backoff,
     shared_watch::{SharedWatch, Taken},
-    watch::{Feed, QUIET, Resume, Signal},
+    watch::{Feed, Resume, Signal},
 };
 
 /// Where an observation begins.
@@ -329,29 +328,17 @@ impl Observation {
         Ok(())
     }
 
-    /// Takes what there is from the feed of our own, or waits for it. Where nothing comes the server is
-    /// asked whether it has told all, since there may be nothing.
+    /// Takes what there is from the feed of our own, or waits for it.
     async fn catch_up(&mut self) -> Result<()> {
         let Source::Own { feed, standing, .. } = &mut self.source else {
             return Ok(());
         };
         let signal = match *standing {
-            Standing::Misses(missed) if feed.told() >= missed => {
-                *standing = Standing::Current;
-                return Ok(());
-            }
-            Standing::Misses(_) => {
-                let runtime = self.link.runtime();
-                let quiet = runtime.sleep_until(runtime.now() + QUIET);
-                match select(pin!(feed.next()), quiet).await {
-                    Either::Left((signal, _)) => Some(signal?),
-                    Either::Right(((), _)) => None,
-                }
-            }
+            Standing::Misses(missed) => feed.next_or_told(missed).await?,
             Standing::Away | Standing::Current => Some(feed.next().await?),
         };
         match signal {
-            None => feed.ask(),
+            None => *standing = Standing::Current,
             Some(Signal::Opened(created)) => *standing = Standing::Misses(created.revision),
             Some(Signal::Broken) => *standing = Standing::Away,
             Some(Signal::Batch(batch)) => {

@@ -257,7 +257,7 @@ impl Owner {
                 Ok(_) => return Err(Error::lost(Loss::Deleted, &hold.key)),
                 Err(error) => {
                     maybe_done |= error.is_indefinite();
-                    if !error.is_retryable() {
+                    if !is_to_repeat(&error) {
                         return Err(error);
                     }
                 }
@@ -291,7 +291,7 @@ async fn linger(creation: Creation) {
             while link
                 .txn(delete.clone())
                 .await
-                .is_err_and(|error| error.is_retryable())
+                .is_err_and(|error| is_to_repeat(&error))
             {
                 backoff.pause().await;
             }
@@ -303,6 +303,13 @@ async fn linger(creation: Creation) {
         _ = session.lost_by_signal() => {}
         () = sweep => {}
     }
+}
+
+/// Whether a deletion of our key that ended so is asked for again, which is harmless: it is no one
+/// else's. In another cluster it might be.
+fn is_to_repeat(error: &Error) -> bool {
+    let is_unclear = error.is_indefinite() && error.kind() != ErrorKind::ClusterChanged;
+    error.is_retryable() || is_unclear
 }
 
 /// Completes when the key is seen deleted or replaced.

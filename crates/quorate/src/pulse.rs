@@ -268,6 +268,8 @@ impl Beater {
                 next_beat,
                 due: next_beat,
             };
+            // A backend may grant one lease twice; what is due without a heart is due for ever.
+            self.forget(lease);
             self.due.insert((heart.due, lease));
             self.leases.insert(lease, heart);
         }

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::{
     Error, ErrorKind, LeaseId, Moment, Result, Runtime, Session,
     backend::Backend,
-    link::{Settings, bounded, lock},
+    link::{Settings, bounded, bounded_by, lock},
     pulse::{Departure, Pulse},
     retry::Backoff,
     session::closed,
@@ -80,9 +80,9 @@ impl Sessions {
             let made = if is_first {
                 making.clone().await
             } else {
-                let left = give_up.since(runtime.now());
+                let (timeout, what) = (settings.call_timeout, "making of a session");
                 let making = making.clone();
-                bounded(&**runtime, left, "making of a session", false, making).await
+                bounded_by(&**runtime, give_up, timeout, what, false, making).await
             };
             is_first = false;
             match made {
@@ -90,18 +90,23 @@ impl Sessions {
                 Ok(session) if session.is_lost() => {}
                 Ok(session) => return Ok(session),
                 Err(error) => {
-                    // The next call tries again, unless somebody does already.
-                    let mut shared = lock(&self.0.shared);
-                    if making.peek().is_some()
-                        && shared
-                            .as_ref()
-                            .is_some_and(|present| present.ptr_eq(&making))
-                    {
-                        *shared = None;
-                    }
+                    self.forget_failed(&making);
                     return Err(error);
                 }
             }
+        }
+    }
+
+    /// Lets the next call make the shared session anew if this attempt failed, unless somebody does
+    /// already. What only came too late for one caller is there for the others.
+    fn forget_failed(&self, making: &SharedSession) {
+        let mut shared = lock(&self.0.shared);
+        if matches!(making.peek(), Some(Err(_)))
+            && shared
+                .as_ref()
+                .is_some_and(|present| present.ptr_eq(making))
+        {
+            *shared = None;
         }
     }
 
@@ -204,5 +209,22 @@ impl Maker {
     /// A positive number; zero would let the server choose.
     fn random_id(&self) -> LeaseId {
         LeaseId(((self.runtime.random() >> 1) as i64).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Client, backend::Memory};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_came_too_late_for_one_caller_is_kept_for_the_others() {
+        let client = Client::with_backend(Arc::new(Memory::new()));
+        let sessions = &client.link().core.sessions;
+        let session = sessions.shared().await.expect("a session");
+        let making = lock(&sessions.0.shared).clone().expect("it was made");
+        sessions.forget_failed(&making);
+        let again = sessions.shared().await.expect("a session");
+        assert_eq!(again.lease(), session.lease());
     }
 }

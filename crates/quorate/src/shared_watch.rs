@@ -3,18 +3,16 @@
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
-    pin::pin,
     sync::{Arc, Mutex, Weak},
 };
 
-use futures_util::future::{Either, select};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    Changes, Error, ErrorKind, Key, Result, Revision, Runtime, WatchRequest,
+    Changes, Error, ErrorKind, Key, Result, Revision, WatchRequest,
     link::{Link, lock},
-    watch::{Feed, QUIET, Resume, Signal},
+    watch::{Feed, Resume, Signal},
 };
 
 /// What is kept for observers who are not quite there: those who need more read for themselves.
@@ -88,7 +86,7 @@ impl SharedWatches {
         watches.insert(what, Arc::downgrade(&opened));
         drop(watches);
         let feed = Feed::new(link, request.clone(), Resume::Exactly);
-        let reader = Reader(Arc::downgrade(&opened)).read(feed, Arc::clone(link.runtime()));
+        let reader = Reader(Arc::downgrade(&opened)).read(feed);
         link.runtime().spawn(Box::pin(async move {
             tokio::select! {
                 biased;
@@ -191,18 +189,16 @@ impl SharedWatch {
         goes_on
     }
 
-    /// Whether the open stream still has to tell what was missed, if the server says that it has told
-    /// all up to a revision.
-    fn misses(&self, told: Revision) -> bool {
+    /// Takes note that all that was missed is told; false after the end of the feed.
+    fn caught_up(&self) -> bool {
         let mut state = lock(&self.state);
-        let missed_before = state.missed.is_some();
-        state.told_up_to(told);
-        let misses = state.missed.is_some();
-        drop(state);
-        if missed_before && !misses {
-            self.changed.send_replace(());
+        if let Some(missed) = state.missed {
+            state.told_up_to(missed);
         }
-        misses
+        let goes_on = state.end.is_none();
+        drop(state);
+        self.changed.send_replace(());
+        goes_on
     }
 }
 
@@ -236,32 +232,29 @@ struct Reader(Weak<SharedWatch>);
 
 impl Reader {
     /// Reads the feed into the state until its end.
-    async fn read(self, mut feed: Feed, runtime: Arc<dyn Runtime>) {
+    async fn read(self, mut feed: Feed) {
         loop {
-            let signal = if self.misses(&feed) {
-                let quiet = runtime.sleep_until(runtime.now() + QUIET);
-                match select(pin!(feed.next()), quiet).await {
-                    Either::Left((signal, _)) => Some(signal),
-                    Either::Right(((), _)) => None,
-                }
-            } else {
-                Some(feed.next().await)
+            let signal = match self.missed() {
+                Some(missed) => feed.next_or_told(missed).await.transpose(),
+                None => Some(feed.next().await),
             };
-            match signal {
-                None => feed.ask(),
-                Some(signal) => {
-                    if !self.note(signal) {
-                        return;
-                    }
-                }
+            let goes_on = match signal {
+                Some(signal) => self.note(signal),
+                None => self.caught_up(),
+            };
+            if !goes_on {
+                return;
             }
         }
     }
 
-    /// Whether an open stream still has to tell what was missed.
-    fn misses(&self, feed: &Feed) -> bool {
-        let shared = self.0.upgrade();
-        shared.is_some_and(|shared| shared.misses(feed.told()))
+    /// The revision that an open stream still has to tell to make up for what was missed.
+    fn missed(&self) -> Option<Revision> {
+        lock(&self.0.upgrade()?.state).missed
+    }
+
+    fn caught_up(&self) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.caught_up())
     }
 
     fn note(&self, signal: Result<Signal>) -> bool {

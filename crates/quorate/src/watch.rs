@@ -18,8 +18,8 @@ use crate::{
     Client, Error, ErrorKind, Event, Header, KeyRange, Moment, Result, Revision, WatchBatch,
     WatchRequest,
     backend::WatchStream,
-    link::Link,
-    mutant::{Mutant, planted},
+    link::{Link, bounded_by},
+    mutant::{self, Mutant, planted},
     retry::Backoff,
 };
 
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_millis(2500);
 
 /// How long a watch that has to catch up must be silent before the server is asked whether it has told
 /// all. Servers before etcd 3.4.25 and 3.5.8 say so too early, but not by that much.
-pub(crate) const QUIET: Duration = Duration::from_millis(300);
+const QUIET: Duration = Duration::from_millis(300);
 
 /// Every change of the keys watched, in order, across disconnects.
 ///
@@ -114,16 +114,14 @@ pub(crate) async fn replay(
     let mut is_open = false;
     let mut deadline = runtime.now() + patience;
     loop {
-        let signal = if is_open {
-            let quiet = runtime.sleep_until(runtime.now() + QUIET);
-            match select(pin!(feed.next()), quiet).await {
-                Either::Left((signal, _)) => Some(signal?),
-                Either::Right(((), _)) => None,
+        let next = async {
+            match is_open {
+                true => feed.next_or_told(last).await,
+                false => feed.next().await.map(Some),
             }
-        } else {
-            Some(feed.next().await?)
         };
-        match signal {
+        let what = "telling of the past";
+        match bounded_by(&**runtime, deadline, patience, what, false, next).await? {
             Some(Signal::Opened(_)) => is_open = true,
             Some(Signal::Broken) => is_open = false,
             Some(Signal::Batch(batch)) => {
@@ -133,12 +131,7 @@ pub(crate) async fn replay(
                     return Ok(events);
                 }
             }
-            None if feed.told() >= last => return Ok(events),
-            None => feed.ask(),
-        }
-        if runtime.now() >= deadline {
-            let message = format!("the past was not told: no answer in {patience:?}");
-            return Err(Error::new(ErrorKind::Timeout, message));
+            None => return Ok(events),
         }
     }
 }
@@ -174,8 +167,6 @@ pub(crate) struct Feed {
     next: Revision,
     /// The newest revision that the store is known to have had: the start may lie in the future.
     seen: Revision,
-    /// The revision up to which the server said that it has told all.
-    told: Revision,
     /// The cluster in which everything up to `seen` was seen; zero if that is not known.
     cluster_id: u64,
     /// How often the store had changed by then.
@@ -191,6 +182,8 @@ struct Open {
     stream: Box<dyn WatchStream>,
     /// The answer that opened it, until that was told.
     created: Option<Header>,
+    /// The revision up to which the server said on it that it has told all.
+    told: Revision,
     heard: Moment,
     asked: Option<Moment>,
     /// Kept between polls, so that a caller that comes and goes does not start the wait anew.
@@ -203,7 +196,6 @@ impl Feed {
             link: link.clone(),
             next: request.start,
             seen: Revision::ZERO,
-            told: Revision::ZERO,
             request,
             resume,
             cluster_id: 0,
@@ -266,7 +258,7 @@ impl Feed {
                 Some(Ok(mut batch)) => {
                     self.backoff.reset();
                     if batch.events.is_empty() {
-                        self.told = self.told.max(batch.header.revision);
+                        open.told = open.told.max(batch.header.revision);
                     }
                     if self.resume == Resume::Exactly {
                         // A server that repeats itself after a reconnect is not repeated.
@@ -296,6 +288,28 @@ impl Feed {
         }
     }
 
+    /// The next signal of a stream that is open, or `None` once nothing comes and the server says that
+    /// all up to a revision is told, for which it is asked. Servers before etcd 3.4.25 and 3.5.8 say so
+    /// too early, so changes come first however early it was said.
+    ///
+    /// Cancel safe, too; but the silence counts from the call.
+    pub(crate) async fn next_or_told(&mut self, missed: Revision) -> Result<Option<Signal>> {
+        loop {
+            let runtime = self.link.runtime();
+            let quiet = runtime.sleep_until(runtime.now() + QUIET);
+            match select(pin!(self.next()), quiet).await {
+                Either::Left((signal, _)) => return signal.map(Some),
+                Either::Right(((), _)) => {}
+            }
+            if let Some(open) = &mut self.open {
+                if open.told >= missed {
+                    return Ok(None);
+                }
+                open.stream.request_progress();
+            }
+        }
+    }
+
     /// Opens a stream, once it is time.
     async fn open(&mut self) -> Result<()> {
         let runtime = self.link.runtime();
@@ -303,34 +317,21 @@ impl Feed {
             runtime.sleep_until(not_before).await;
             self.not_before = None;
         }
-        let next = match self.next {
-            Revision::ZERO => Revision::ZERO,
-            next if planted(Mutant::EventTwice) && self.cluster_id != 0 => next.previous(),
-            next if planted(Mutant::WatchResumedLate) && self.cluster_id != 0 => next.next(),
-            next => next,
+        let next = match self.cluster_id {
+            0 => self.next,
+            _ => mutant::resume(self.next),
         };
         let request = self.request.clone().start(next);
         let watching = self.link.watch(request).await?;
         self.open = Some(Open {
             stream: watching.stream,
             created: Some(watching.created),
+            told: Revision::ZERO,
             heard: runtime.now(),
             asked: None,
             alarm: None,
         });
         Ok(())
-    }
-
-    /// The revision up to which the server said that it has told all.
-    pub(crate) fn told(&self) -> Revision {
-        self.told
-    }
-
-    /// Asks the server up to which revision it has told all.
-    pub(crate) fn ask(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.stream.request_progress();
-        }
     }
 
     /// Gives up the stream.
@@ -410,5 +411,86 @@ impl Open {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backend::recorder::{Recorder, header, kv};
+
+    fn sign(revision: i64) -> WatchBatch {
+        WatchBatch {
+            header: header(revision),
+            events: Vec::new(),
+        }
+    }
+
+    fn change(revision: i64) -> WatchBatch {
+        let mut kv = kv("key");
+        kv.mod_revision = Revision(revision);
+        let prev = None;
+        WatchBatch {
+            header: header(9),
+            events: vec![Event::Put { kv, prev }],
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_believed_to_have_told_all_only_once_nothing_comes() {
+        let recorder = Recorder::new();
+        let client = Client::with_backend(Arc::new(Arc::clone(&recorder)));
+        let request = WatchRequest::new("key").start(Revision(3));
+        let mut feed = Feed::new(client.link(), request, Resume::Exactly);
+        feed.next().await.expect("it opens");
+        // An answer to somebody else's question, too early.
+        recorder.tell(sign(9));
+        recorder.tell(change(4));
+        let late = async {
+            for revision in [5, 6] {
+                tokio::time::sleep(QUIET * 2 / 3).await;
+                recorder.tell(change(revision));
+            }
+        };
+        let all = async {
+            for revision in [4, 5, 6] {
+                let signal = feed.next_or_told(Revision(9)).await.expect("a watch");
+                assert!(
+                    matches!(&signal, Some(Signal::Batch(batch)) if *batch == change(revision)),
+                    "{signal:?}"
+                );
+            }
+            assert!(
+                feed.next_or_told(Revision(9))
+                    .await
+                    .expect("a watch")
+                    .is_none()
+            );
+        };
+        future::join(late, all).await;
+        assert_eq!(recorder.lock().progress_requests, 0);
+
+        // What a stream said holds for no other.
+        recorder.lock().watcher = None;
+        for _ in 0..2 {
+            feed.next().await.expect("it breaks and opens again");
+        }
+        let asked = async {
+            while recorder.lock().progress_requests == 0 {
+                tokio::time::sleep(QUIET / 3).await;
+            }
+            recorder.tell(change(7));
+            recorder.tell(sign(9));
+        };
+        let (signal, ()) = future::join(feed.next_or_told(Revision(9)), asked).await;
+        assert!(matches!(signal, Ok(Some(Signal::Batch(_)))), "{signal:?}");
+        assert!(
+            feed.next_or_told(Revision(9))
+                .await
+                .expect("a watch")
+                .is_none()
+        );
     }
 }

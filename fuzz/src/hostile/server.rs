@@ -13,7 +13,7 @@ use std::{
 use axum::{Router, body::Body};
 use http::{Request, Response, StatusCode};
 use prost_reflect::MethodDescriptor;
-use quorate::backend::etcd::{EtcdOptions, Pipes};
+use quorate::backend::etcd::Pipes;
 use quorate_server::fuzzing::Subject;
 use tokio::{
     io::{AsyncWriteExt, DuplexStream, duplex},
@@ -35,16 +35,13 @@ const PIPE_BYTES: usize = 64 * 1024;
 const MAX_CALLS: usize = 20_000;
 
 /// How a client reaches a server that answers by `lies`.
-pub(crate) fn options(subject: &Subject, lies: Lies) -> EtcdOptions {
+pub(crate) fn pipes(subject: &Subject, lies: Lies) -> Pipes {
     let server = Server {
         genuine: subject.routes(),
         lies,
         calls: Arc::default(),
     };
-    EtcdOptions {
-        pipes: Some(Pipes::new(move |_| server.connect())),
-        ..EtcdOptions::default()
-    }
+    Pipes::new(move |_| server.connect())
 }
 
 #[derive(Clone)]

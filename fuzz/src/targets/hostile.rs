@@ -1,8 +1,11 @@
 //! A client of a server that lies: all recipes, over gRPC.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use quorate::{Client, ConnectOptions, backend::etcd::User};
+use quorate::{
+    Client, ConnectOptions,
+    backend::etcd::{Etcd, EtcdOptions, Pipes, User},
+};
 use quorate_server::fuzzing::Subject;
 use tokio::{
     runtime::Handle,
@@ -33,7 +36,7 @@ pub(crate) fn feed(input: &[u8]) {
         seed(&subject).await;
         let tasks = Handle::current().metrics().num_alive_tasks();
 
-        let mut options = server::options(&subject, Lies::new(lies));
+        let mut options = EtcdOptions::default();
         if how & 1 != 0 {
             options.user = Some(User {
                 name: "alice".into(),
@@ -50,13 +53,9 @@ pub(crate) fn feed(input: &[u8]) {
             options.keepalive_timeout = Duration::MAX;
             options.keepalive_interval = Duration::MAX;
         }
-        let mut options = ConnectOptions::from(options);
-        if how & 4 != 0 {
-            options = options.namespace("names");
-        }
-        let client = Client::connect(options)
-            .await
-            .expect("options that make sense");
+        let namespace = if how & 4 != 0 { "names" } else { "" };
+        let pipes = server::pipes(&subject, Lies::new(lies));
+        let client = connect(pipes, options, namespace);
         program(&client).await;
         // An error tells that the session could not be ended.
         let _ = call("close", client.close()).await;
@@ -67,10 +66,16 @@ pub(crate) fn feed(input: &[u8]) {
     });
 }
 
+fn connect(pipes: Pipes, options: EtcdOptions, namespace: &str) -> Client {
+    let etcd = Etcd::through(pipes, options.clone()).expect("options that make sense");
+    let options = ConnectOptions::from(options).namespace(namespace);
+    Client::with_backend_and(Arc::new(etcd), options)
+}
+
 /// What there is before.
 async fn seed(subject: &Subject) {
-    let honest = ConnectOptions::from(server::options(subject, Lies::new(&[])));
-    let client = Client::connect(honest).await.expect("an honest server");
+    let honest = server::pipes(subject, Lies::new(&[]));
+    let client = connect(honest, EtcdOptions::default(), "");
     for step in 0..5 {
         let key = format!("seed/{step}");
         client.put(key, "old").await.expect("an honest server");

@@ -72,12 +72,14 @@ impl Memory {
     }
 
     /// Lets every lease begin its time to live anew, for tests: a new leader of a cluster does so.
+    #[cfg(feature = "testing")]
     pub fn keep_all_alive(&self) {
         self.shared
             .with(|state, now| state.store.keep_all_alive(now));
     }
 
     /// Ends leases so much later than their time, for tests, as a store that is busy does.
+    #[cfg(feature = "testing")]
     pub fn delay_expiry(&self, delay: Duration) {
         self.shared.with(|state, _| state.expiry_delay = delay);
     }

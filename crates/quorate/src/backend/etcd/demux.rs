@@ -234,7 +234,12 @@ impl Demux {
             id if self.unanswered.contains(&id) => id,
             // A refusal may not name the watch.
             _ if answer.canceled => self.unanswered.front().copied().unwrap_or(NO_WATCH),
-            _ => return Err(Failure::garbled("a watch that nobody asked for")),
+            _ => {
+                return Err(Failure::garbled(
+                    "a watch that nobody asked for; is the endpoint etcd's grpc-proxy, which \
+                     numbers watches by itself? Name the members instead",
+                ));
+            }
         };
         self.unanswered.retain(|&unanswered| unanswered != id);
         if answer.canceled {

@@ -76,9 +76,15 @@ impl Dial {
                     .is_none_or(|tls| tls.identity.is_none()),
             local,
             #[cfg(feature = "testing")]
-            pipes: options.pipes.clone(),
+            pipes: None,
             url,
         })
+    }
+
+    /// Goes over these pipes, if there are any.
+    #[cfg(feature = "testing")]
+    pub(super) fn through(self, pipes: Option<super::Pipes>) -> Self {
+        Self { pipes, ..self }
     }
 
     /// Connects, and waits until the member has answered on the connection.

@@ -7,22 +7,28 @@ use quorate_wire::{
     mvccpb::KeyValue,
 };
 
+/// Nothing, or what there is that does not fit.
+type Fit = Result<(), &'static str>;
+
 /// Whether all keys that were read were asked for.
-pub(super) fn range_fits(request: &pb::RangeRequest, answer: &pb::RangeResponse) -> bool {
+pub(super) fn range_fits(request: &pb::RangeRequest, answer: &pb::RangeResponse) -> Fit {
     all_within(&request.key, &request.range_end, &answer.kvs)
 }
 
 /// Whether there is one result for each operation.
-pub(super) fn txn_fits(request: &pb::TxnRequest, answer: &pb::TxnResponse) -> bool {
+pub(super) fn txn_fits(request: &pb::TxnRequest, answer: &pb::TxnResponse) -> Fit {
     let ops = match answer.succeeded {
         true => &request.success,
         false => &request.failure,
     };
+    if ops.len() != answer.responses.len() {
+        return Err("more or fewer results than operations");
+    }
     let mut pairs = ops.iter().zip(&answer.responses);
-    ops.len() == answer.responses.len() && pairs.all(|(op, result)| op_fits(op, result))
+    pairs.try_for_each(|(op, result)| op_fits(op, result))
 }
 
-fn op_fits(op: &pb::RequestOp, result: &pb::ResponseOp) -> bool {
+fn op_fits(op: &pb::RequestOp, result: &pb::ResponseOp) -> Fit {
     match (&op.request, &result.response) {
         (
             Some(Request::RequestDeleteRange(delete)),
@@ -37,15 +43,20 @@ fn op_fits(op: &pb::RequestOp, result: &pb::ResponseOp) -> bool {
         (Some(Request::RequestTxn(txn)), Some(Response::ResponseTxn(answer))) => {
             txn_fits(txn, answer)
         }
-        _ => false,
+        _ => Err("results of other operations"),
     }
 }
 
-fn all_within(key: &[u8], range_end: &[u8], kvs: &[KeyValue]) -> bool {
+fn all_within(key: &[u8], range_end: &[u8], kvs: &[KeyValue]) -> Fit {
     let keys = KeyRange::from_wire(key, range_end);
+    if kvs.iter().any(|kv| !keys.contains(&kv.key)) {
+        return Err("keys that were not asked for");
+    }
     // The revision of its creation may become a token.
-    let fits = |kv: &KeyValue| keys.contains(&kv.key) && kv.create_revision > 0;
-    kvs.iter().all(fits)
+    if kvs.iter().any(|kv| kv.create_revision <= 0) {
+        return Err("keys that were never created");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -89,7 +100,7 @@ mod tests {
                 kvs: vec![kv],
                 ..pb::RangeResponse::default()
             };
-            assert_eq!(range_fits(&request, &answer), fits);
+            assert_eq!(range_fits(&request, &answer).is_ok(), fits);
         }
     }
 
@@ -136,7 +147,7 @@ mod tests {
                 responses,
                 ..pb::TxnResponse::default()
             };
-            assert_eq!(txn_fits(&request, &answer), fits, "{answer:?}");
+            assert_eq!(txn_fits(&request, &answer).is_ok(), fits, "{answer:?}");
         }
     }
 }

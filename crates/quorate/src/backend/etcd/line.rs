@@ -1,7 +1,8 @@
 //! A connection that survives whatever a server puts beside its answers.
 //!
 //! tonic 0.14 panics on `grpc-status-details-bin` that is no base64, in the task of whoever asked. etcd
-//! sends no such details, and nobody here reads them.
+//! sends no such details, and this library reads none. Who uses the clients of feature `raw` does without
+//! them, too.
 
 #![allow(unnameable_types, unreachable_pub)] // `RawChannel` is made of them, and is the name for them
 

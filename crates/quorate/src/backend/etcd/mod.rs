@@ -3,9 +3,10 @@
 //! # Layout
 //!
 //! - `options`: how to reach a cluster
-//! - `pool`: the members, one connection each; `dial`: how it is made; `line`: what it hides; `tls`: how it is secured;
-//!   `socket`: members on sockets of this machine; `pipes`: in this process, for tests; `local`: one that is started when it is needed, and
-//!   `starter`: the program that does
+//! - `pool`: the members, one connection each; `dial`: how it is made; `line`: what it hides; `tls`:
+//!   how it is secured
+//! - `socket`: members on sockets of this machine; `pipes`: in this process, for tests; `local`: one
+//!   that is started when it is needed, and `starter`: the program that does
 //! - `call`: one call, from member to member; `auth`: the tokens that it needs; `classify`: what its
 //!   failures mean
 //! - `watch`: opens watches; `mux` and `demux`: the stream that carries them, from either side;
@@ -90,6 +91,9 @@ const KEEPALIVE_LEAST: Duration = Duration::from_secs(5);
 /// long as that serves it. When a member fails to connect or to answer in time, it moves on to the
 /// next. Reads are asked again there; a write only if it certainly was not done.
 ///
+/// The endpoints are members, or what passes calls on as they are. Nothing can be watched through etcd's
+/// `grpc-proxy`, which numbers watches by itself and answers no request for progress.
+///
 /// # Drop
 ///
 /// Dropping it ends its tasks and watches; calls under way fail, and keepalive streams go on.
@@ -97,6 +101,8 @@ pub struct Etcd {
     caller: Caller,
     watches: Watches,
     options: EtcdOptions,
+    #[cfg(feature = "testing")]
+    pipes: Option<Pipes>,
 }
 
 impl Etcd {
@@ -138,7 +144,7 @@ impl Etcd {
             return invalid("a probe needs time to be answered");
         }
         let caller = Caller {
-            pool: Pool::new(&options)?,
+            pool: Pool::new(&options.endpoints, |url| Dial::new(url, &options))?,
             auth: Auth::new(options.user.clone()),
             tasks: Tasks::default(),
             attempt_timeout,
@@ -148,7 +154,30 @@ impl Etcd {
             caller,
             watches: Watches::default(),
             options,
+            #[cfg(feature = "testing")]
+            pipes: None,
         })
+    }
+
+    /// As [`new`](Etcd::new), and reaches every endpoint in this process: for tests.
+    ///
+    /// # Errors
+    ///
+    /// As `new`.
+    #[cfg(feature = "testing")]
+    pub fn through(pipes: Pipes, options: EtcdOptions) -> Result<Self> {
+        let mut etcd = Self::new(options)?;
+        etcd.pipes = Some(pipes);
+        etcd.caller.pool = Pool::new(&etcd.options.endpoints, |url| etcd.dial(url))?;
+        Ok(etcd)
+    }
+
+    /// How whoever is at a URL is connected to.
+    fn dial(&self, url: &str) -> Result<Dial> {
+        let dial = Dial::new(url, &self.options)?;
+        #[cfg(feature = "testing")]
+        let dial = dial.through(self.pipes.clone());
+        Ok(dial)
     }
 
     /// Asks a member that may not be in the list of endpoints, by itself.
@@ -173,7 +202,8 @@ impl Etcd {
                     Remedy::None,
                 ));
             }
-            let dial = Dial::new(url, &self.options)
+            let dial = self
+                .dial(url)
                 .map_err(|error| Failure::new(error.kind(), error.to_string(), Remedy::None))?;
             let line = dial.connect().await?;
             // What the endpoints keep secret must not be shown to everybody on the way there.
@@ -244,8 +274,8 @@ impl Backend for Etcd {
             };
             let answer = self.caller.unary(Kind::Read, send).await?;
             let answer = match range_fits(&request, &answer) {
-                true => range_from_wire(answer),
-                false => Err(Failure::garbled("keys that were not asked for")),
+                Ok(()) => range_from_wire(answer),
+                Err(what) => Err(Failure::garbled(what)),
             };
             answer.map_err(|failure| failure.into_error(false))
         })
@@ -265,8 +295,8 @@ impl Backend for Etcd {
             };
             let answer = self.caller.unary(kind, send).await?;
             let answer = match txn_fits(&request, &answer) {
-                true => txn_from_wire(answer),
-                false => Err(Failure::garbled("results of other operations")),
+                Ok(()) => txn_from_wire(answer),
+                Err(what) => Err(Failure::garbled(what)),
             };
             answer.map_err(|failure| failure.into_error(kind == Kind::Write))
         })
@@ -304,6 +334,11 @@ impl Backend for Etcd {
             let answer = self.caller.unary(Kind::Write, send).await?;
             if !answer.error.is_empty() {
                 return Err(Failure::of_text(&answer.error).into_error(true));
+            }
+            // Two sessions with one lease would end each other, and a key with lease 0 would stay.
+            if answer.id == 0 || (id.0 != 0 && answer.id != id.0) {
+                let failure = Failure::garbled("a lease that was not asked for");
+                return Err(failure.into_error(true));
             }
             let header = header_from_wire(answer.header);
             Ok(Granted {

@@ -25,9 +25,6 @@ pub struct EtcdOptions {
     pub keepalive_interval: Duration,
     /// How long such a probe may stay unanswered.
     pub keepalive_timeout: Duration,
-    /// Reaches every endpoint in this process instead.
-    #[cfg(feature = "testing")]
-    pub pipes: Option<super::Pipes>,
 }
 
 impl Default for EtcdOptions {
@@ -41,8 +38,6 @@ impl Default for EtcdOptions {
             call_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(3),
-            #[cfg(feature = "testing")]
-            pipes: None,
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     classify::Failure,
     dial::{self, Dial},
     line::Line,
-    options::EtcdOptions,
+    local::Local,
     tasks::{Flight, Tasks},
 };
 use crate::{Error, ErrorKind, Result};
@@ -35,7 +35,7 @@ pub(super) struct Pool {
 struct State {
     /// The member in use.
     pinned: usize,
-    lines: Vec<Known>,
+    known: Vec<Known>,
 }
 
 /// What is known of one member.
@@ -59,11 +59,14 @@ pub(super) struct Connection {
 }
 
 impl Pool {
-    /// Checks the options; nothing is connected yet.
-    pub(super) fn new(options: &EtcdOptions) -> Result<Arc<Self>> {
+    /// Checks the endpoints; nothing is connected yet.
+    pub(super) fn new(
+        endpoints: &[String],
+        dial: impl Fn(&str) -> Result<Dial>,
+    ) -> Result<Arc<Self>> {
         let mut members: Vec<Dial> = Vec::new();
-        for url in &options.endpoints {
-            let dial = Dial::new(url, options)?;
+        for url in endpoints {
+            let dial = dial(url)?;
             if members.iter().all(|member| member.url != dial.url) {
                 members.push(dial);
             }
@@ -77,7 +80,7 @@ impl Pool {
         let state = State {
             // Clients with one list spread over the members.
             pinned: fastrand::usize(..members.len()),
-            lines: members.iter().map(|_| Known::default()).collect(),
+            known: members.iter().map(|_| Known::default()).collect(),
         };
         Ok(Arc::new(Self {
             members,
@@ -105,7 +108,10 @@ impl Pool {
 
     /// The member of that URL, however it is written.
     pub(super) fn find(&self, url: &str) -> Option<usize> {
-        let url = dial::normalized(url).ok()?;
+        let url = match Local::of(url) {
+            Some(local) => local.ok()?.url(),
+            None => dial::normalized(url).ok()?,
+        };
         self.members.iter().position(|member| member.url == url)
     }
 
@@ -120,7 +126,7 @@ impl Pool {
             .filter(|member| !tried.contains(member))
             // Of equals the first is taken.
             .min_by_key(|&member| {
-                state.lines[member]
+                state.known[member]
                     .avoided_until
                     .filter(|&until| until > now)
             })
@@ -134,11 +140,11 @@ impl Pool {
     ) -> Result<Connection, Failure> {
         let pending = {
             let mut state = self.state();
-            let line = &mut state.lines[member];
-            if let Some(connection) = &line.connection {
+            let known = &mut state.known[member];
+            if let Some(connection) = &known.connection {
                 return Ok(connection.clone());
             }
-            tasks.join(&mut line.pending, || Arc::clone(self).dial(member))
+            tasks.join(&mut known.pending, || Arc::clone(self).dial(member))
         };
         pending.await
     }
@@ -146,10 +152,10 @@ impl Pool {
     /// Notes that a member answered: it is the one in use unless that one is well.
     pub(super) fn succeeded(&self, connection: &Connection) {
         let mut state = self.state();
-        let line = &mut state.lines[connection.member];
-        line.failures = 0;
-        line.avoided_until = None;
-        if state.lines[state.pinned].failures > 0 {
+        let known = &mut state.known[connection.member];
+        known.failures = 0;
+        known.avoided_until = None;
+        if state.known[state.pinned].failures > 0 {
             state.pinned = connection.member;
         }
     }
@@ -162,16 +168,16 @@ impl Pool {
             return;
         }
         connection.given_up.cancel();
-        let line = &mut state.lines[connection.member];
-        line.connection = None;
-        line.avoid();
+        let known = &mut state.known[connection.member];
+        known.connection = None;
+        known.avoid();
     }
 
     async fn dial(self: Arc<Self>, member: usize) -> Result<Connection, Failure> {
         let dial = &self.members[member];
         let dialed = dial.connect().await;
         let mut state = self.state();
-        let known = &mut state.lines[member];
+        let known = &mut state.known[member];
         known.pending = None;
         match dialed {
             Ok(line) => {
@@ -211,12 +217,11 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::etcd::EtcdOptions;
 
     fn pool(endpoints: &[&str]) -> Result<Arc<Pool>> {
-        Pool::new(&EtcdOptions {
-            endpoints: endpoints.iter().map(ToString::to_string).collect(),
-            ..EtcdOptions::default()
-        })
+        let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
+        Pool::new(&endpoints, |url| Dial::new(url, &EtcdOptions::default()))
     }
 
     #[test]
@@ -225,6 +230,16 @@ mod tests {
         assert_eq!(pool.urls(), ["http://h:2379", "http://[::1]:1"]);
         assert_eq!(pool.find("http://h"), Some(0));
         assert_eq!(pool.find("http://other"), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_local_server_is_found_by_its_name() {
+        let pool = pool(&["local:found"]).expect("valid");
+        assert_eq!(pool.find("local:found"), Some(0));
+        assert_eq!(pool.find(&pool.urls()[0]), Some(0));
+        assert_eq!(pool.find("local:other"), None);
+        assert_eq!(pool.find("local:no name"), None);
     }
 
     #[test]
@@ -243,7 +258,7 @@ mod tests {
                 line: pool.members[member].lazily(),
                 given_up: CancellationToken::new(),
             };
-            pool.state().lines[member].connection = Some(connection.clone());
+            pool.state().known[member].connection = Some(connection.clone());
             connection
         };
         let first = pool.pick(&[]).expect("there are members");
@@ -262,8 +277,8 @@ mod tests {
         // An old connection's failure says nothing about a new one.
         let fresh = connection(first);
         pool.failed(&failing);
-        assert!(pool.state().lines[first].connection.is_some());
+        assert!(pool.state().known[first].connection.is_some());
         pool.failed(&fresh);
-        assert!(pool.state().lines[first].connection.is_none());
+        assert!(pool.state().known[first].connection.is_none());
     }
 }

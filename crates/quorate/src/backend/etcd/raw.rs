@@ -17,7 +17,7 @@ use tonic::{
 use super::{Etcd, auth::Token, call::Kind, line::Line};
 use crate::Result;
 
-/// A connection that authenticates each request.
+/// A connection that authenticates each request and drops details of errors. Name it by this alias.
 pub type RawChannel = InterceptedService<Line, TokenInterceptor>;
 
 /// Adds the user's token to each request.
@@ -40,6 +40,9 @@ pub struct Raw(RawChannel);
 
 impl Etcd {
     /// The generated clients, on the connection in use.
+    ///
+    /// The [`details`](Status::details) of their errors are always empty: etcd sends none, and what a
+    /// proxy puts there is dropped.
     ///
     /// Keep the backend to come by them, and give a clone to the client of the recipes:
     ///

@@ -164,7 +164,7 @@ impl State {
     }
 
     fn next_expiry(&self) -> Option<Duration> {
-        Some(self.store.next_expiry()? + self.expiry_delay)
+        Some(self.store.next_expiry()?.saturating_add(self.expiry_delay))
     }
 
     /// Lets the expiry task know of a lease that ends before it would look again.

@@ -266,3 +266,15 @@ async fn it_is_a_cluster_of_one_member() {
     assert_eq!(status.db_size, 4);
     assert!(store.alarms().await.unwrap().is_empty());
 }
+
+#[cfg(feature = "testing")]
+#[tokio::test(start_paused = true)]
+async fn leases_may_be_kept_for_ever() {
+    let store = Memory::new();
+    store.delay_expiry(Duration::MAX);
+    store.grant(LEASE, seconds(5)).await.unwrap();
+    tokio::time::sleep(seconds(3600)).await;
+    assert_eq!(store.leases().await.unwrap(), [LEASE]);
+    store.delay_expiry(Duration::ZERO);
+    assert!(store.leases().await.unwrap().is_empty());
+}
