@@ -83,11 +83,13 @@ const SKEW: f64 = 0.05;
 const WARM_UP: Duration = Duration::from_secs(8);
 const FAULTS: Duration = Duration::from_secs(110);
 
-/// How often it rests at least, however short the run is, the first time aside.
+/// How often it rests at least, the first time aside, and how long there are faults between two at least,
+/// however short the run is.
 const RESTS: u32 = 4;
+const FAULTS_LEAST: Duration = Duration::from_secs(10);
 
-/// How long the counts must stay as they are to be taken for the first level: whatever was left to end
-/// by itself has ended then.
+/// How long the counts must stay as they are to be taken for a level other than the first: whatever was
+/// left to end by itself has ended then.
 const SETTLED: Duration = Duration::from_secs(6);
 
 /// Runs, and tells what was found.
@@ -176,7 +178,7 @@ impl Run {
         sleep(WARM_UP.min(time)).await;
         self.rest().await?;
         let end = Instant::now() + time;
-        let span = FAULTS.min(time / RESTS);
+        let span = FAULTS.min(time / RESTS).max(FAULTS_LEAST);
         while self.report.wrong.is_empty() {
             let is_over = Instant::now() >= end;
             if is_over && self.of_members.has_done_all() && self.of_clients.has_done_all() {
@@ -216,8 +218,10 @@ impl Run {
         let mut since = Instant::now();
         loop {
             match &last {
-                Ok(sample) if self.report.is_level(sample) => return last,
-                Ok(_) if self.report.len() == 0 && since.elapsed() > SETTLED => return last,
+                Ok(sample) if self.report.is_level(sample, false) => return last,
+                Ok(sample) if since.elapsed() > SETTLED && self.report.is_level(sample, true) => {
+                    return last;
+                }
                 _ if Instant::now() > deadline => return last,
                 _ => sleep(Duration::from_millis(500)).await,
             }

@@ -116,7 +116,7 @@ impl<'a> Floor<'a> {
     }
 
     /// Follows something for a while, then follows it anew, for ever. What is followed stays while there
-    /// is rest; what ends by itself is noted.
+    /// is rest; what ends by itself is followed anew at once.
     async fn follow(
         &self,
         recipe: &'static str,
@@ -127,8 +127,9 @@ impl<'a> Floor<'a> {
             let span = crate::torture::worker::between(most / 5, most);
             tokio::select! {
                 () = self.pace.due(span) => self.pace.count(recipe),
-                ended = once() => if let Err(error) = ended {
-                    self.desk.failed(recipe, &error).await;
+                ended = once() => match ended {
+                    Ok(()) => self.desk.rest(LOOK / 2, LOOK).await,
+                    Err(error) => self.desk.failed(recipe, &error).await,
                 },
             }
         }

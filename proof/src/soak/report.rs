@@ -37,11 +37,14 @@ impl Report {
             .extend(wrong.map(|why| format!("no agreement: {why}")));
     }
 
-    /// Whether what there is of everything is what there was at first, or this is the first time.
-    pub(crate) fn is_level(&self, sample: &Sample) -> bool {
-        self.rests.first().is_some_and(|(_, first)| {
-            let levels = levels(first).into_iter().zip(levels(sample));
-            { levels }.all(|(first, now)| now.count == first.count)
+    /// Whether there is as much of everything as at first, or, with slack, so much that it may be. With
+    /// slack, this may be the first time.
+    pub(crate) fn is_level(&self, sample: &Sample, slack: bool) -> bool {
+        self.rests.first().map_or(slack, |(_, first)| {
+            let mut levels = levels(first).into_iter().zip(levels(sample));
+            levels.all(|(first, now)| {
+                now.count.abs_diff(first.count) <= if slack { now.slack } else { 0 }
+            })
         })
     }
 
@@ -62,11 +65,6 @@ impl Report {
             }
         }
         self.rests.push((at, sample));
-    }
-
-    /// How many samples there are.
-    pub(crate) fn len(&self) -> usize {
-        self.rests.len()
     }
 
     /// Judges what can only be judged at the end.

@@ -25,21 +25,21 @@ pub(super) struct Copies {
 pub(super) fn work<'a>(floor: &'a Floor<'_>, all: &mut FuturesUnordered<LocalBoxFuture<'a, ()>>) {
     for part in 0..2 {
         let step = async move || write(floor, part).await;
-        all.push(floor.churn("plain keys", millis(300), step).boxed_local());
+        all.push(floor.churn("plain keys", millis(80), step).boxed_local());
     }
     let step = async || glance(floor).await;
     all.push(
         floor
-            .churn("short observers", millis(600), step)
+            .churn("short observers", millis(200), step)
             .boxed_local(),
     );
     for slot in 0..OBSERVERS {
         let once = async move || observe(floor, slot).await;
-        all.push(floor.follow("observers", millis(9000), once).boxed_local());
+        all.push(floor.follow("observers", millis(4000), once).boxed_local());
     }
     for _ in 0..WATCHES {
         let once = async move || watch(floor).await;
-        all.push(floor.follow("watches", millis(5000), once).boxed_local());
+        all.push(floor.follow("watches", millis(3000), once).boxed_local());
     }
 }
 

@@ -22,11 +22,11 @@ pub(super) struct Electors {
 pub(super) fn work<'a>(floor: &'a Floor<'_>, all: &mut FuturesUnordered<LocalBoxFuture<'a, ()>>) {
     for slot in 0..ELECTORS {
         let step = async move || replace(floor, slot).await;
-        all.push(floor.churn("electors", millis(2500), step).boxed_local());
+        all.push(floor.churn("electors", millis(1000), step).boxed_local());
     }
     for slot in 0..FOLLOWERS {
         let once = async move || follow(floor, slot).await;
-        all.push(floor.follow("leaders", millis(8000), once).boxed_local());
+        all.push(floor.follow("leaders", millis(4000), once).boxed_local());
     }
 }
 

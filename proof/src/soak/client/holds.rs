@@ -16,13 +16,13 @@ const DETACHED: &str = "detached";
 pub(super) fn work<'a>(floor: &'a Floor<'_>, all: &mut FuturesUnordered<LocalBoxFuture<'a, ()>>) {
     for _ in 0..3 {
         let step = async || lock(floor).await;
-        all.push(floor.churn("locks", millis(600), step).boxed_local());
+        all.push(floor.churn("locks", millis(150), step).boxed_local());
     }
     for _ in 0..2 {
         let step = async || campaign(floor).await;
-        all.push(floor.churn("campaigns", millis(700), step).boxed_local());
+        all.push(floor.churn("campaigns", millis(200), step).boxed_local());
         let step = async || detached(floor).await;
-        all.push(floor.churn("detached", millis(900), step).boxed_local());
+        all.push(floor.churn("detached", millis(400), step).boxed_local());
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) fn work<'a>(floor: &'a Floor<'_>, all: &mut FuturesUnordered<LocalBox
         let step = async move || keep(floor, slot).await;
         all.push(
             floor
-                .churn("ephemeral keys", millis(700), step)
+                .churn("ephemeral keys", millis(200), step)
                 .boxed_local(),
         );
     }
@@ -35,13 +35,13 @@ pub(super) fn work<'a>(floor: &'a Floor<'_>, all: &mut FuturesUnordered<LocalBox
         let step = async move || register(floor, slot).await;
         all.push(
             floor
-                .churn("registrations", millis(700), step)
+                .churn("registrations", millis(200), step)
                 .boxed_local(),
         );
     }
     for slot in 0..TRACKERS {
         let once = async move || track(floor, slot).await;
-        all.push(floor.follow("trackers", millis(9000), once).boxed_local());
+        all.push(floor.follow("trackers", millis(4000), once).boxed_local());
     }
 }
 

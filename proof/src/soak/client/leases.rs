@@ -19,22 +19,22 @@ pub(super) struct Leases {
 
 pub(super) fn work<'a>(floor: &'a Floor<'_>, all: &mut FuturesUnordered<LocalBoxFuture<'a, ()>>) {
     let step = async || lease(floor).await;
-    all.push(floor.churn("leases", millis(700), step).boxed_local());
+    all.push(floor.churn("leases", millis(200), step).boxed_local());
     let step = async || session(floor).await;
-    all.push(floor.churn("sessions", millis(900), step).boxed_local());
+    all.push(floor.churn("sessions", millis(300), step).boxed_local());
     let step = async || client(floor).await;
-    all.push(floor.churn("clients", millis(1500), step).boxed_local());
+    all.push(floor.churn("clients", millis(500), step).boxed_local());
     let step = async || {
         floor.client.health().check().await;
         Ok(())
     };
     all.push(
         floor
-            .churn("health checks", millis(2000), step)
+            .churn("health checks", millis(700), step)
             .boxed_local(),
     );
     let once = async || monitor(floor).await;
-    all.push(floor.follow("health", millis(9000), once).boxed_local());
+    all.push(floor.follow("health", millis(4000), once).boxed_local());
 }
 
 /// The shared session lives, nothing is left of those that ended, and the cluster is known to be well.

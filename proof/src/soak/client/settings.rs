@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, future::Future};
 
 use futures_util::{FutureExt, future::LocalBoxFuture, stream::FuturesUnordered};
-use quorate::{Config, ConfigWatch, Fields, Op, Result};
+use quorate::{Config, ConfigWatch, ErrorKind, Fields, Op, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Agreed, Floor, probed};
@@ -61,9 +61,9 @@ fn fields(client: &quorate::Client) -> Config<Limits, Fields> {
 
 pub(super) fn work<'a>(floor: &'a Floor<'_>, all: &mut FuturesUnordered<LocalBoxFuture<'a, ()>>) {
     let step = async || change_document(floor).await;
-    all.push(floor.churn("documents", millis(500), step).boxed_local());
+    all.push(floor.churn("documents", millis(150), step).boxed_local());
     let step = async || change_fields(floor).await;
-    all.push(floor.churn("fields", millis(500), step).boxed_local());
+    all.push(floor.churn("fields", millis(150), step).boxed_local());
     for slot in 0..WATCHES {
         let once = async move || {
             let watches = &floor.settings.document;
@@ -71,7 +71,7 @@ pub(super) fn work<'a>(floor: &'a Floor<'_>, all: &mut FuturesUnordered<LocalBox
         };
         all.push(
             floor
-                .follow("document watches", millis(9000), once)
+                .follow("document watches", millis(4000), once)
                 .boxed_local(),
         );
         let once = async move || {
@@ -80,7 +80,7 @@ pub(super) fn work<'a>(floor: &'a Floor<'_>, all: &mut FuturesUnordered<LocalBox
         };
         all.push(
             floor
-                .follow("field watches", millis(9000), once)
+                .follow("field watches", millis(4000), once)
                 .boxed_local(),
         );
     }
@@ -125,7 +125,11 @@ async fn follow(
     opened: impl Future<Output = Result<ConfigWatch<Limits>>>,
 ) -> Result<()> {
     watches.borrow_mut().remove(&slot);
-    let mut watch = opened.await?;
+    let mut watch = match opened.await {
+        // There is nothing that can be used, for a moment.
+        Err(error) if error.kind() == ErrorKind::InvalidData => return Ok(()),
+        opened => opened?,
+    };
     watches.borrow_mut().insert(slot, watch.clone());
     loop {
         watch.next().await?;
