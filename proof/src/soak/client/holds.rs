@@ -115,7 +115,7 @@ async fn detached(floor: &Floor<'_>) -> Result<()> {
     let used = async {
         match fastrand::u8(..4) {
             // It ends by itself.
-            0 => return Ok(()),
+            0 => Ok(()),
             1 => lock.find_detached(hold.token()).await?.release().await,
             _ => {
                 hold.renew(TTL).await?;
