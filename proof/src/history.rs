@@ -241,6 +241,13 @@ impl Log {
         Ok(Self { file })
     }
 
+    /// Reads the history of one process.
+    pub(crate) fn read(directory: &Path, process: &str) -> Result<Vec<Record>, String> {
+        let told = |error: io::Error| format!("{process}: {error}");
+        let text = fs::read_to_string(directory.join(format!("{process}.jsonl"))).map_err(told)?;
+        records(&text).map_err(|error| format!("{process}: {error}"))
+    }
+
     /// Records what happened now.
     pub(crate) fn note(&mut self, what: What) {
         self.note_at(now(), what);

@@ -3,6 +3,7 @@
 mod check;
 mod history;
 mod schedules;
+mod soak;
 mod torture;
 
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ enum Command {
     Simulate(schedules::Options),
     /// Runs recipes on a real cluster under faults, and checks what they saw.
     Torture(torture::Options),
+    /// Uses all recipes at once in one process for long, and looks whether anything leaks or does not converge.
+    Soak(soak::Options),
     /// Checks the history of a run again.
     Check(check::Options),
     /// One process of a run.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Simulate(options) => schedules::run(&options),
         Command::Torture(options) => torture::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Worker(options) => torture::worker::run(&options),
         Command::Launch(options) => torture::launch::run(&options),

@@ -7,17 +7,17 @@
 //! - `reference`: the store's own history, and its leaders
 //! - `world`: all of that together
 
-mod cluster;
+pub(crate) mod cluster;
 pub(crate) mod data;
-mod faults;
+pub(crate) mod faults;
 pub(crate) mod launch;
-mod nemesis;
+pub(crate) mod nemesis;
 pub(crate) mod network;
 mod proxy;
 mod reference;
 pub(crate) mod worker;
-mod workers;
-mod world;
+pub(crate) mod workers;
+pub(crate) mod world;
 
 use std::{
     cell::RefCell,
@@ -37,9 +37,9 @@ use self::{
     cluster::{Cluster, ELECTION, revokes_early, version},
     faults::{Kind, find_strace},
     nemesis::Nemesis,
-    network::Network,
+    network::{GROUPS, Network},
     reference::{Reference, follow_leader},
-    workers::{Plan, Workers, build_shim},
+    workers::{Plan, Workers, build_shim, roles},
     world::World,
 };
 use crate::{
@@ -88,18 +88,7 @@ const QUIET: Duration = Duration::from_secs(15);
 
 /// Runs, then checks what happened.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let directory = match &options.directory {
-        Some(directory) => directory.clone(),
-        None => {
-            let directory = tempfile::Builder::new().prefix("torture-").tempdir();
-            directory.map_err(|error| error.to_string())?.keep()
-        }
-    };
-    fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
-    if fs::read_dir(&directory).is_ok_and(|mut files| files.next().is_some()) {
-        return Err(format!("{} is not empty", directory.display()));
-    }
-    let directory = fs::canonicalize(directory).map_err(|error| error.to_string())?;
+    let directory = place(options.directory.as_deref(), "torture-")?;
     let members = usize::from(options.members);
     // Before there is another thread: a namespace is a thread's.
     let network = Network::new(members, options.proxies)?;
@@ -116,6 +105,22 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let _ = fs::remove_dir_all(&directory);
     }
     outcome
+}
+
+/// The directory of a run: that which is asked for, if there is nothing in it, else a temporary one.
+pub(crate) fn place(asked: Option<&Path>, prefix: &str) -> Result<PathBuf, String> {
+    let directory = match asked {
+        Some(directory) => directory.to_owned(),
+        None => {
+            let directory = tempfile::Builder::new().prefix(prefix).tempdir();
+            directory.map_err(|error| error.to_string())?.keep()
+        }
+    };
+    fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+    if fs::read_dir(&directory).is_ok_and(|mut files| files.next().is_some()) {
+        return Err(format!("{} is not empty", directory.display()));
+    }
+    fs::canonicalize(directory).map_err(|error| error.to_string())
 }
 
 async fn torture(options: &Options, mut network: Network, directory: &Path) -> Result<(), String> {
@@ -152,17 +157,21 @@ async fn torture(options: &Options, mut network: Network, directory: &Path) -> R
             endpoint,
         ));
     }
-    let (of_members, of_clients, skewed) = kinds(options, &network);
-    let plan = plan(options, directory, skewed);
+    let (of_members, of_clients, skewed) = kinds(&options.faults, &network);
+    let plan = plan(directory, options.ttl, options.skew, skewed);
     let mut random = fastrand::Rng::with_seed(seed);
     let endpoints = cluster.endpoints();
-    let workers =
-        Workers::start(plan, &mut network, &endpoints, Rc::clone(&log), &mut random).await?;
+    let mut workers = Workers::new(plan, Rc::clone(&log));
+    for (number, role) in roles().enumerate() {
+        workers
+            .start(role, number % GROUPS, &mut network, &endpoints, &mut random)
+            .await?;
+    }
     let world = World {
         cluster: RefCell::new(cluster),
         network: RefCell::new(network),
         workers: RefCell::new(workers),
-        reference,
+        reference: Some(reference),
         log,
         ctl: options.etcdctl.clone(),
         strace: find_strace(),
@@ -178,16 +187,17 @@ async fn torture(options: &Options, mut network: Network, directory: &Path) -> R
     // What the processes did last must be known of before the reference ends.
     let mut workers = world.workers.borrow_mut().take();
     workers.stop().await;
-    settle(&world).await
+    let reference = world.reference.as_ref().expect("it was given above");
+    settle(&world, reference).await
 }
 
 /// Waits until the reference knows of everything.
-async fn settle(world: &World) -> Result<(), String> {
+async fn settle(world: &World, reference: &Reference) -> Result<(), String> {
     let client = world.client().await;
     let known = async {
         loop {
             if let Ok(revision) = client.put("last", "1").await {
-                while world.reference.revision() < revision {
+                while reference.revision() < revision {
                     sleep(Duration::from_millis(10)).await;
                 }
                 return;
@@ -204,9 +214,9 @@ fn write_run(directory: &Path, run: &Run) -> Result<(), String> {
     fs::write(directory.join("run.json"), text).map_err(|error| error.to_string())
 }
 
-/// The kinds of faults of members and of clients, and whether clocks run at rates of their own.
-fn kinds(options: &Options, network: &Network) -> (Vec<Kind>, Vec<Kind>, bool) {
-    let asked = |kind: &Kind| options.faults.is_empty() || options.faults.contains(kind);
+/// The kinds of faults of members and of clients that are asked for, all if none is, and whether clocks run at rates of their own.
+pub(crate) fn kinds(faults: &[Kind], network: &Network) -> (Vec<Kind>, Vec<Kind>, bool) {
+    let asked = |kind: &Kind| faults.is_empty() || faults.contains(kind);
     let possible = |kind: &Kind| match kind {
         Kind::Partition | Kind::Peers | Kind::OneWay => network.cuts_members(),
         Kind::SlowDisk | Kind::StalledDisk => find_strace().is_some(),
@@ -223,7 +233,8 @@ fn kinds(options: &Options, network: &Network) -> (Vec<Kind>, Vec<Kind>, bool) {
     (of_members, of_clients, skewed)
 }
 
-fn plan(options: &Options, directory: &Path, skewed: bool) -> Plan {
+/// How processes shall be, with clocks that run at rates of their own if `skewed`.
+pub(crate) fn plan(directory: &Path, ttl: u64, skew: f64, skewed: bool) -> Plan {
     let shim = skewed.then(|| build_shim(directory)).transpose();
     let shim = shim.unwrap_or_else(|why| {
         eprintln!("proof: clocks is not possible here: {why}");
@@ -231,8 +242,8 @@ fn plan(options: &Options, directory: &Path, skewed: bool) -> Plan {
     });
     Plan {
         directory: directory.to_owned(),
-        ttl: options.ttl,
-        rates: vec![1.0 - options.skew, 1.0, 1.0 + options.skew],
+        ttl,
+        rates: vec![1.0 - skew, 1.0, 1.0 + skew],
         shim,
     }
 }

@@ -17,7 +17,7 @@
 //! - `serve`: our server in a process of its own
 //! - `shared`: one etcd for all tests that are content with keys of their own
 //! - `simulate`: the recipes under random schedules of faults, in virtual time
-//! - `soak`: the server under load, for long
+//! - `soak`: all recipes in one process for long, or the server under load
 //! - `test`: everything
 //! - `tools`: finds programs, such as the compilers and interpreters that tests of the C library need
 //! - `torture`: recipes on a real cluster under faults
@@ -56,7 +56,10 @@ chores:
                     give every door bad input, N minutes each: addresses, keys, documents, words, calls of C,
                     answers of a server that lies, requests; --keep puts what was found of use into
                     fuzz/corpus, which every test run tries
-  soak [--minutes N]
+  soak [--minutes N] [--etcd 3.4|3.5] [--seed SEED]
+                    run all recipes in one process on a real cluster under faults: nothing may leak, and
+                    everything must agree with the store whenever the faults pause
+  soak --server [SECONDS]
                     run watchers and writers against the server, and watch its memory
   simulate [--seeds N] [--from SEED] [--recipe NAME] [--trace]
                     run the recipes under random schedules of faults, in virtual time

@@ -1,23 +1,33 @@
-//! The server under load, for long.
+//! All recipes in one process for long, on a real cluster under faults; or the server under load, for long.
 
 use std::process::Command;
 
-use crate::run::{cargo, run, target};
+use crate::{
+    run::{cargo, run, target},
+    torture::prove,
+};
 
-/// How many minutes it takes unless told otherwise.
-const MINUTES: u32 = 10;
+const USAGE: &str = "\
+usage: cargo xtask soak [--minutes M] [--etcd 3.4|3.5] [--seed SEED] [--faults KIND,...] [--proxies]
+                        [--directory DIR]
+       cargo xtask soak --server [SECONDS]";
 
-/// Runs many watchers and writers against a server in a process of its own.
+/// How many seconds the server takes unless told otherwise.
+const SECONDS: &str = "600";
+
+/// Runs `proof soak` with the flags, or many watchers and writers against a server in a process of its own.
 pub(crate) fn soak(flags: &[&str]) -> Result<(), String> {
-    let minutes = match flags {
-        [] => Some(f64::from(MINUTES)),
-        ["--minutes", number] => number.parse().ok(),
-        _ => None,
-    };
-    let minutes = minutes
-        .filter(|minutes| *minutes > 0.0)
-        .ok_or("usage: cargo xtask soak [--minutes N]")?;
+    match flags {
+        ["--server"] => server(SECONDS),
+        ["--server", seconds] if seconds.parse::<u32>().is_ok_and(|number| number > 0) => {
+            server(seconds)
+        }
+        ["--server", ..] => Err(USAGE.to_owned()),
+        flags => prove("soak", flags, USAGE),
+    }
+}
+
+fn server(seconds: &str) -> Result<(), String> {
     run(cargo().args(["build", "--package", "soak", "--release"]))?;
-    let seconds = format!("{:.0}", minutes * 60.0);
     run(Command::new(target().join("release").join("soak")).arg(seconds))
 }

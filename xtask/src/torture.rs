@@ -12,15 +12,20 @@ const USAGE: &str = "\
 usage: cargo xtask torture [--etcd 3.4|3.5] [--members N] [--minutes M] [--seed SEED] [--faults KIND,...]
                            [--ttl SECONDS] [--skew FRACTION] [--proxies] [--directory DIR]";
 
-/// Runs `proof torture` with the flags on an etcd, of a version if one is asked for.
+/// Runs `proof torture` with the flags.
 pub(crate) fn torture(flags: &[&str]) -> Result<(), String> {
+    prove("torture", flags, USAGE)
+}
+
+/// Runs a command of `proof` with the flags on an etcd, of a version if one is asked for.
+pub(crate) fn prove(command: &str, flags: &[&str], usage: &str) -> Result<(), String> {
     let mut others = Vec::new();
     let mut version = None;
     let mut flags = flags.iter();
     while let Some(flag) = flags.next() {
         match *flag {
-            "--etcd" => version = Some(*flags.next().ok_or(USAGE)?),
-            "--help" => return Err(USAGE.to_owned()),
+            "--etcd" => version = Some(*flags.next().ok_or(usage)?),
+            "--help" => return Err(usage.to_owned()),
             other => others.push(other),
         }
     }
@@ -28,7 +33,7 @@ pub(crate) fn torture(flags: &[&str]) -> Result<(), String> {
     equip();
     run(cargo().args(["build", "--package", "proof"]))?;
     run(Command::new(target().join("debug").join("proof"))
-        .arg("torture")
+        .arg(command)
         .args(others)
         .env("ETCD_BIN", server)
         .env("ETCDCTL_BIN", ctl))

@@ -220,10 +220,10 @@ async fn disk(kind: Kind, world: &World, nemesis: &mut Nemesis) -> Result<(), St
     Ok(())
 }
 
-/// Compacts everything that the reference knows, and defragments a member.
+/// Compacts everything that is known, and defragments a member.
 async fn compact(world: &World, nemesis: &mut Nemesis) -> Result<(), String> {
     let member = victim(world, nemesis).await;
-    let revision = world.reference.revision();
+    let revision = world.known().await;
     let fault = nemesis.began(
         world,
         Kind::Compact,
@@ -255,7 +255,7 @@ async fn fill(world: &World, nemesis: &mut Nemesis) -> Result<(), String> {
     // Each step may meet a fault of its own making; writes work again when all are done.
     for _ in 0..10 {
         let _ = client.delete(quorate::KeyRange::prefix("fill/")).await;
-        let _ = client.compact(world.reference.revision(), true).await;
+        let _ = client.compact(world.known().await, true).await;
         for member in 0..members {
             world.etcdctl(member, &["defrag"]).await?;
         }
@@ -270,7 +270,8 @@ async fn fill(world: &World, nemesis: &mut Nemesis) -> Result<(), String> {
 }
 
 async fn cut_clients(kind: Kind, world: &World, nemesis: &mut Nemesis) -> Result<(), String> {
-    let group = nemesis.random.usize(..GROUPS);
+    let number = nemesis.random.usize(..world.workers.borrow().len());
+    let group = world.workers.borrow().group(number);
     let clients = Node::Clients(group);
     let members = (0..world.cluster.borrow().len()).map(Node::Member);
     let mut cuts: Vec<_> = members.map(|member| (member, clients)).collect();

@@ -14,6 +14,7 @@ pub(crate) struct Nemesis {
     /// What is still to come before anything comes again.
     deck: Vec<Kind>,
     next: u64,
+    done: usize,
 }
 
 impl Nemesis {
@@ -24,23 +25,46 @@ impl Nemesis {
             kinds,
             deck: Vec::new(),
             next: first,
+            done: 0,
         }
     }
 
     /// Does one fault after the other, each kind at least once, until the time is over.
     pub(crate) async fn run(&mut self, world: &World, end: Instant) -> Result<(), String> {
-        let mut done = 0;
-        while !self.kinds.is_empty() && (Instant::now() < end || done < self.kinds.len()) {
-            if self.deck.is_empty() {
-                self.deck.clone_from(&self.kinds);
-                self.random.shuffle(&mut self.deck);
-            }
-            let kind = self.deck.pop().expect("it was filled");
-            kind.perform(world, self).await?;
-            done += 1;
-            let pause = self.between(400, 1500);
-            sleep(pause).await;
+        self.run_until(world, end).await?;
+        while !self.has_done_all() {
+            self.one(world).await?;
         }
+        Ok(())
+    }
+
+    /// Does one fault after the other until the time is over.
+    pub(crate) async fn run_until(&mut self, world: &World, end: Instant) -> Result<(), String> {
+        if self.kinds.is_empty() {
+            return Ok(());
+        }
+        while Instant::now() < end {
+            self.one(world).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether each kind was done at least once.
+    pub(crate) fn has_done_all(&self) -> bool {
+        self.done >= self.kinds.len()
+    }
+
+    /// Does a fault, and waits a little.
+    async fn one(&mut self, world: &World) -> Result<(), String> {
+        if self.deck.is_empty() {
+            self.deck.clone_from(&self.kinds);
+            self.random.shuffle(&mut self.deck);
+        }
+        let kind = self.deck.pop().expect("it was filled");
+        kind.perform(world, self).await?;
+        self.done += 1;
+        let pause = self.between(400, 1500);
+        sleep(pause).await;
         Ok(())
     }
 

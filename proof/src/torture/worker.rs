@@ -14,7 +14,10 @@ use nix::sys::{prctl::set_pdeathsig, signal::Signal};
 use quorate::{Client, ConnectOptions, Error, ErrorKind};
 use tokio::{sync::watch, time::sleep};
 
-use crate::history::{Log, Outcome, What, nanos, note_starvation, now};
+use crate::{
+    history::{Log, Outcome, What, nanos, note_starvation, now},
+    soak::client,
+};
 
 mod election;
 mod ephemeral;
@@ -70,6 +73,8 @@ pub(crate) enum Role {
     Observer,
     /// Reads and writes registers.
     Register,
+    /// Uses every recipe at once, and tells how it fares when asked.
+    Soak,
 }
 
 /// Runs one process until its input ends.
@@ -94,12 +99,14 @@ async fn work(options: &Options, stopping: watch::Receiver<()>) -> Result<(), St
     let ttl = Duration::from_secs(options.ttl);
     let address = ConnectOptions::parse(&options.endpoints).map_err(|error| error.to_string())?;
     let address = address.session_ttl(ttl).holder(&options.process);
-    let client = Client::connect(address)
+    let client = Client::connect(address.clone())
         .await
         .map_err(|error| error.to_string())?;
     let log = Log::open(&options.directory, &options.process).map_err(|error| error.to_string())?;
     let desk = Desk {
         client,
+        address,
+        directory: options.directory.clone(),
         process: options.process.clone(),
         ttl,
         log: RefCell::new(log),
@@ -136,25 +143,30 @@ async fn play(role: Role, desk: &Desk) {
         Role::Watcher => observe::watch(desk).await,
         Role::Observer => observe::observe(desk).await,
         Role::Register => register::registers(desk).await,
+        Role::Soak => client::play(desk).await,
     }
 }
 
 /// What the work of a process stands on.
-struct Desk {
-    client: Client,
+pub(crate) struct Desk {
+    pub(crate) client: Client,
+    /// What the client was made from.
+    pub(crate) address: ConnectOptions,
+    /// Where the history is written.
+    pub(crate) directory: PathBuf,
     process: String,
-    ttl: Duration,
+    pub(crate) ttl: Duration,
     log: RefCell<Log>,
     stopping: watch::Receiver<()>,
 }
 
 impl Desk {
-    fn note(&self, what: What) {
+    pub(crate) fn note(&self, what: What) {
         self.log.borrow_mut().note(what);
     }
 
     /// Completes when the process shall stop.
-    async fn stopping(&self) {
+    pub(crate) async fn stopping(&self) {
         let mut stopping = self.stopping.clone();
         while stopping.changed().await.is_ok() {}
     }
@@ -173,12 +185,12 @@ impl Desk {
     }
 
     /// Waits for some time between the two, or until the process shall stop.
-    async fn rest(&self, least: Duration, most: Duration) {
+    pub(crate) async fn rest(&self, least: Duration, most: Duration) {
         self.unless_stopping(sleep(between(least, most))).await;
     }
 
     /// Waits before something that failed is tried again. What cannot fail by a fault is noted.
-    async fn failed(&self, what: &str, error: &Error) {
+    pub(crate) async fn failed(&self, what: &str, error: &Error) {
         let by_fault = error.is_retryable()
             || matches!(
                 error.kind(),
@@ -195,11 +207,11 @@ impl Desk {
     }
 }
 
-fn between(least: Duration, most: Duration) -> Duration {
+pub(crate) fn between(least: Duration, most: Duration) -> Duration {
     least + (most - least).mul_f64(fastrand::f64())
 }
 
-const fn millis(millis: u64) -> Duration {
+pub(crate) const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 

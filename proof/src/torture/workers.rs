@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::{
     launch::{Process, launch},
-    network::{GROUPS, Network, Node},
+    network::{Network, Node},
     worker::Role,
 };
 use crate::history::{Log, What};
@@ -35,6 +35,13 @@ const ROLES: [(Role, usize); 11] = [
     (Role::Observer, 2),
     (Role::Register, 2),
 ];
+
+/// The role of each process.
+pub(crate) fn roles() -> impl Iterator<Item = Role> {
+    ROLES
+        .iter()
+        .flat_map(|(role, count)| (0..*count).map(|_| *role))
+}
 
 /// How long a process may take to stop once it is told to: two calls, and some time to spare.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -77,36 +84,35 @@ impl Worker {
 }
 
 impl Workers {
-    /// Starts all.
-    pub(crate) async fn start(
-        plan: Plan,
-        network: &mut Network,
-        members: &[String],
-        log: Rc<RefCell<Log>>,
-        random: &mut fastrand::Rng,
-    ) -> Result<Self, String> {
-        let mut workers = Self {
+    /// None yet.
+    pub(crate) fn new(plan: Plan, log: Rc<RefCell<Log>>) -> Self {
+        Self {
             plan,
             log,
             all: Vec::new(),
-        };
-        let roles = ROLES
-            .iter()
-            .flat_map(|(role, count)| (0..*count).map(|index| (*role, index)));
-        for (number, (role, index)) in roles.enumerate() {
-            let group = number % GROUPS;
-            let endpoints = network.endpoints(group, members).await?.join(",");
-            workers.all.push(Worker {
-                role,
-                index,
-                life: 0,
-                group,
-                endpoints,
-                process: None,
-            });
-            workers.spawn(number, network, random)?;
         }
-        Ok(workers)
+    }
+
+    /// Starts another one, in a group of clients.
+    pub(crate) async fn start(
+        &mut self,
+        role: Role,
+        group: usize,
+        network: &mut Network,
+        members: &[String],
+        random: &mut fastrand::Rng,
+    ) -> Result<(), String> {
+        let endpoints = network.endpoints(group, members).await?.join(",");
+        let index = self.all.iter().filter(|other| other.role == role).count();
+        self.all.push(Worker {
+            role,
+            index,
+            life: 0,
+            group,
+            endpoints,
+            process: None,
+        });
+        self.spawn(self.all.len() - 1, network, random)
     }
 
     /// Takes all out, to stop them.
@@ -124,6 +130,10 @@ impl Workers {
 
     pub(crate) fn name(&self, number: usize) -> String {
         self.all[number].name()
+    }
+
+    pub(crate) fn group(&self, number: usize) -> usize {
+        self.all[number].group
     }
 
     /// Kills a process.

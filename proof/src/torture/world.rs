@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use quorate::Client;
+use quorate::{Client, Revision};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -28,7 +28,8 @@ pub(crate) struct World {
     pub(crate) cluster: RefCell<Cluster>,
     pub(crate) network: RefCell<Network>,
     pub(crate) workers: RefCell<Workers>,
-    pub(crate) reference: Rc<Reference>,
+    /// What follows the store's own history, where that is checked.
+    pub(crate) reference: Option<Rc<Reference>>,
     pub(crate) log: Rc<RefCell<Log>>,
     /// The program that administers etcd, for what the library does not offer.
     pub(crate) ctl: PathBuf,
@@ -47,6 +48,15 @@ impl World {
     pub(crate) async fn client(&self) -> Client {
         let endpoints = self.cluster.borrow().endpoints().join(",");
         connect(&endpoints, Duration::from_secs(3)).await
+    }
+
+    /// The revision up to which history is not needed any more.
+    pub(crate) async fn known(&self) -> Revision {
+        if let Some(reference) = &self.reference {
+            return reference.revision();
+        }
+        let status = self.client().await.status().await;
+        status.map_or(Revision(1), |status| status.header.revision)
     }
 
     /// The member that leads, if one says so.

@@ -160,7 +160,6 @@ impl Hold {
     }
 
     /// Every entry of the ledger must be one more than the former, by a holder who is not older.
-
     fn written(&self, world: &World, entry: Entry) {
         let mut books = lock(&self.books);
         let before = books.entry.replace(entry);
