@@ -7,6 +7,7 @@
 mod cut;
 mod glance;
 mod ledger;
+mod line;
 mod machine;
 mod recipes;
 mod schedule;

@@ -113,6 +113,21 @@ enum Pause {
     Until(Instant),
 }
 
+/// Something that is to happen at once when it is due.
+#[derive(Default)]
+pub(crate) struct Due(Option<Instant>);
+
+impl Due {
+    /// Whether it has been due for longer than timers are late.
+    pub(crate) fn is_late(&mut self, is_due: bool) -> bool {
+        if !is_due {
+            self.0 = None;
+            return false;
+        }
+        self.0.get_or_insert_with(Instant::now).elapsed() > Pauses::LATE
+    }
+}
+
 /// When a call began.
 #[derive(Clone, Copy)]
 pub(crate) struct Begun {

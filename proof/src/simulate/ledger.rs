@@ -1,5 +1,5 @@
-//! A ledger that only holders write, under their fence: every entry is one more than the former, by a
-//! holder who is not older.
+//! A ledger that only holders write, under their fence: every entry is one more than the former, by who
+//! holds at that moment.
 
 use std::{fmt, sync::Mutex, time::Duration};
 
@@ -8,14 +8,20 @@ use tokio::time::sleep;
 
 use super::{
     glance::Log,
+    line::Line,
     world::{World, lock},
 };
 
-/// The ledger, and its last entry.
-pub(crate) struct Ledger {
-    key: &'static str,
-    log: Mutex<Log>,
-    last: Mutex<Option<Entry>>,
+const LEDGER: &str = "ledger";
+
+/// The ledger of the holders of a name.
+pub(crate) struct Ledger(Mutex<Books>);
+
+struct Books {
+    /// Of the ledger and of the queue, in one order.
+    log: Log,
+    line: Line,
+    last: Option<Entry>,
 }
 
 /// A line of the ledger: one more than the former, and who wrote it.
@@ -39,37 +45,24 @@ pub(crate) enum Attempt {
 }
 
 impl Ledger {
-    pub(crate) fn new(key: &'static str) -> Self {
-        Self {
-            key,
-            log: Mutex::new(Log::new(KeyRange::key(key))),
-            last: Mutex::new(None),
-        }
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self(Mutex::new(Books {
+            log: Log::new(KeyRange::all()),
+            line: Line::new(name),
+            last: None,
+        }))
     }
 
     /// Reads what was written. To be called after every step.
     pub(crate) fn look(&self, world: &World) {
-        for event in lock(&self.log).look(world) {
-            if let Event::Put { kv, .. } = event
-                && let Some(entry) = kv.value.as_str().and_then(Entry::parse)
-            {
-                self.written(world, entry);
-            }
-        }
+        lock(&self.0).look(world);
     }
 
-    fn written(&self, world: &World, entry: Entry) {
-        let before = lock(&self.last).replace(entry);
-        let (count, token) =
-            before.map_or((0, Revision::ZERO), |before| (before.count, before.token));
-        let doubled = before == Some(entry) && world.schedule.doubles();
-        if entry.count != count + 1 && !doubled {
-            let what = format_args!("{entry:?} was written after {before:?}");
-            world.broken("I17", what);
-        }
-        if entry.token < token {
-            world.broken("I2", format_args!("{entry:?} was written after {before:?}"));
-        }
+    /// Asks something of those who stand in the queue now.
+    pub(crate) fn ask<T>(&self, world: &World, question: impl FnOnce(&Line) -> T) -> T {
+        let mut books = lock(&self.0);
+        books.look(world);
+        question(&books.line)
     }
 
     /// Reads the ledger and writes one more, with nothing but the fence against others.
@@ -83,7 +76,7 @@ impl Ledger {
         let read = client
             .txn()
             .when(fence.clone())
-            .then(Op::Range(Range::new(self.key)));
+            .then(Op::Range(Range::new(LEDGER)));
         let read = match read.commit().await {
             Ok(read) => read,
             Err(error) => return Attempt::Failed(error),
@@ -104,7 +97,7 @@ impl Ledger {
         };
         let write = client.txn().when(fence);
         match write
-            .then(Op::put(self.key, entry.to_string()))
+            .then(Op::put(LEDGER, entry.to_string()))
             .commit()
             .await
         {
@@ -112,6 +105,36 @@ impl Ledger {
             Ok(_) => Attempt::Refused,
             Err(error) if error.is_indefinite() => Attempt::Unclear(error),
             Err(error) => Attempt::Failed(error),
+        }
+    }
+}
+
+impl Books {
+    fn look(&mut self, world: &World) {
+        for event in self.log.look(world) {
+            match &event {
+                Event::Put { kv, .. } if kv.key == LEDGER => {
+                    if let Some(entry) = kv.value.as_str().and_then(Entry::parse) {
+                        self.written(world, entry);
+                    }
+                }
+                _ => self.line.apply(&event),
+            }
+        }
+    }
+
+    fn written(&mut self, world: &World, entry: Entry) {
+        let before = self.last.replace(entry);
+        let count = before.map_or(0, |before| before.count);
+        let doubled = before == Some(entry) && world.schedule.doubles();
+        if entry.count != count + 1 && !doubled {
+            let what = format_args!("{entry:?} was written after {before:?}");
+            world.broken("I17", what);
+        }
+        let first = self.line.first();
+        if first != Some(entry.token) {
+            let what = format_args!("{entry:?} was written when {first:?} was first");
+            world.broken("I2", what);
         }
     }
 }

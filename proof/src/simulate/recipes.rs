@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
-use quorate::Session;
+use quorate::{Error, ErrorKind, Session};
 
 use super::world::World;
 
@@ -46,14 +46,32 @@ pub(crate) const RECIPES: [Entry; 9] = [
     ("session", || Arc::<session::Sessions>::default()),
 ];
 
+impl World {
+    /// An error is of one of these kinds.
+    fn expect(&self, error: &Error, kinds: &[ErrorKind]) {
+        if !kinds.contains(&error.kind()) {
+            self.broken("I13", format_args!("an error that nobody expects: {error}"));
+        }
+    }
+}
+
 /// The shared sessions of all clients, so that what goes does not go with them.
 async fn sessions(world: &World) -> Vec<Session> {
     let mut sessions = Vec::new();
     for member in &world.members {
-        for _ in 0..10 {
-            if let Ok(session) = member.client().session().await {
-                sessions.push(session);
-                break;
+        let mut tries = 0;
+        loop {
+            // That of the storm may be past saving.
+            match member.client().session().await {
+                Ok(session) => {
+                    sessions.push(session);
+                    break;
+                }
+                Err(_) if tries < 3 => tries += 1,
+                Err(error) => {
+                    world.broken("I12", format_args!("no session is made: {error}"));
+                    break;
+                }
             }
         }
     }

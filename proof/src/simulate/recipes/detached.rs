@@ -76,7 +76,7 @@ impl Default for Holds {
     fn default() -> Self {
         Self {
             books: Mutex::default(),
-            ledger: Ledger::new("ledger"),
+            ledger: Ledger::new(NAME),
         }
     }
 }

@@ -78,7 +78,7 @@ impl Default for Electors {
     fn default() -> Self {
         Self {
             books: Mutex::default(),
-            ledger: Ledger::new("ledger"),
+            ledger: Ledger::new(NAME),
             over: watch::Sender::new(false),
         }
     }
