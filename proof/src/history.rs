@@ -29,6 +29,12 @@ pub(crate) fn used() -> Stamp {
         .expect("Linux has this clock")
 }
 
+/// How long this thread could have run and was not let: `None` where the kernel does not tell.
+fn waited() -> Option<Stamp> {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split(' ').nth(1)?.parse().ok()
+}
+
 /// How much later than asked a process wakes up if it is starved.
 const STARVED: Duration = Duration::from_millis(200);
 
@@ -37,11 +43,15 @@ const STARVED: Duration = Duration::from_millis(200);
 pub(crate) async fn note_starvation(log: &RefCell<Log>) {
     const TICK: Duration = Duration::from_millis(50);
     loop {
-        let (since, used_before) = (now(), used());
+        let (since, used_before, waited_before) = (now(), used(), waited());
         tokio::time::sleep(TICK).await;
         if now() - since > nanos(TICK + STARVED) {
-            let used = used() - used_before;
-            log.borrow_mut().note(What::Starved { since, used });
+            let what = What::Starved {
+                since,
+                used: used() - used_before,
+                waited: waited().zip(waited_before).map(|(now, then)| now - then),
+            };
+            log.borrow_mut().note(what);
         }
     }
 }
@@ -97,15 +107,21 @@ pub(crate) enum What {
         kind: String,
         target: String,
     },
-    /// It ended.
-    FaultEnded { fault: u64 },
+    /// It ended. If its effect was not seen, why; then it may have been done in part.
+    FaultEnded {
+        fault: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        missed: Option<String>,
+    },
+    /// History before this revision was compacted, or may have been; the record's moment is before that.
+    Compacted { revision: i64 },
     /// A leader was heard of for the first time.
     Leader { term: u64, member: usize },
     /// The store changed; the record's moment is when the first reference watch told.
     Changed { revision: i64, changes: Vec<Change> },
     /// A reference watch told something else than another one, or left something out.
     Contradiction { text: String },
-    /// No fault follows.
+    /// No fault follows for so long that whatever is late by then is so by nobody's fault.
     Quiet,
     /// The processes were told to stop.
     Stopping,
@@ -137,6 +153,9 @@ pub(crate) enum What {
         token: i64,
         called: Stamp,
         outcome: Outcome,
+        /// What the value ends with, by which it is known.
+        #[serde(default)]
+        mark: String,
     },
 
     // By who keeps keys.
@@ -152,6 +171,14 @@ pub(crate) enum What {
         called: Stamp,
         action: Action,
         outcome: Outcome,
+    },
+
+    /// A call of any other kind ended, which may take as long as this many calls.
+    Called {
+        call: String,
+        calls: u32,
+        called: Stamp,
+        error: Option<String>,
     },
 
     // By who watches.
@@ -176,8 +203,14 @@ pub(crate) enum What {
         election: String,
         token: Option<i64>,
     },
-    /// The process was not run for some time, until now; meanwhile it used this much of a processor.
-    Starved { since: Stamp, used: Stamp },
+    /// The process was not run for some time, until now; meanwhile it used this much of a processor,
+    /// and waited so long for one.
+    Starved {
+        since: Stamp,
+        used: Stamp,
+        #[serde(default)]
+        waited: Option<Stamp>,
+    },
     /// How much time passed by the process's own clock, and by that of the stamps.
     Paced { own: Stamp, passed: Stamp },
     /// The client could not be closed as it should be.
@@ -334,6 +367,7 @@ mod tests {
             outcome: Outcome::Unknown {
                 error: "e".to_owned(),
             },
+            mark: "m".to_owned(),
         };
         log.note_at(5, what.clone());
         log.note_at(4, What::Quiet);

@@ -36,7 +36,7 @@ use tokio::{
 use self::{
     cluster::{Cluster, ELECTION, revokes_early, version},
     faults::{Kind, find_strace},
-    nemesis::Nemesis,
+    nemesis::{Nemesis, torment},
     network::Network,
     reference::{Reference, follow_leader},
     workers::{Plan, Workers, build_shim},
@@ -44,7 +44,7 @@ use self::{
 };
 use crate::{
     check,
-    history::{Log, ORCHESTRATOR, Run, What, nanos, note_starvation},
+    history::{Log, ORCHESTRATOR, Run, nanos, note_starvation},
 };
 
 /// How a run shall be.
@@ -81,10 +81,8 @@ pub(crate) struct Options {
     directory: Option<PathBuf>,
 }
 
-/// How long the processes work before the first fault, and after the last: so long that every watch
-/// that fell silent was opened again, and every lease that was forgotten ended.
+/// How long the processes work before the first fault.
 const WARM_UP: Duration = Duration::from_secs(2);
-const QUIET: Duration = Duration::from_secs(15);
 
 /// Runs, then checks what happened.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
@@ -172,9 +170,7 @@ async fn torture(options: &Options, mut network: Network, directory: &Path) -> R
     let end = Instant::now() + Duration::from_secs_f64(options.minutes * 60.0);
     let mut of_members = Nemesis::new(random.u64(..), of_members, 0);
     let mut of_clients = Nemesis::new(random.u64(..), of_clients, 1);
-    tokio::try_join!(of_members.run(&world, end), of_clients.run(&world, end))?;
-    world.log.borrow_mut().note(What::Quiet);
-    sleep(QUIET).await;
+    torment(&world, &mut of_members, &mut of_clients, end).await?;
     // What the processes did last must be known of before the reference ends.
     let mut workers = world.workers.borrow_mut().take();
     workers.stop().await;

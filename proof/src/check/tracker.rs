@@ -5,7 +5,7 @@ use super::{
     Case,
     faults::Whom,
     store::incarnations,
-    verdict::Verdict,
+    verdict::{Verdict, shown},
     watch::{LAG, late, stopped},
 };
 use crate::history::{Record, Stamp, What};
@@ -19,18 +19,30 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 fn views(case: &Case<'_>, process: &str, records: &[Record], verdict: &mut Verdict) {
-    let mut known = 0;
-    let mut followed = None;
+    let (mut known, mut followed) = (0, None);
+    // Since when it says that it may be out of date.
+    let mut stale = None;
     for Record { at, what } in records {
         let What::View {
             prefix,
             revision,
             keys,
-            ..
+            stale: is_stale,
         } = what
         else {
             continue;
         };
+        if let Some(since) = stale.filter(|_| !is_stale) {
+            let span = (since, LAG, Whom::Process(process));
+            if case.is_late("tracker current", span, Ok(*at), verdict) {
+                let text = format!(
+                    "{process} said for {} that it may be out of date",
+                    shown(at - since)
+                );
+                verdict.violation("convergence", text);
+            }
+        }
+        stale = is_stale.then(|| stale.unwrap_or(*at));
         if *revision < known {
             let text = format!("{process} went back from {known} to {revision}");
             verdict.violation("tracker", text);
@@ -46,29 +58,28 @@ fn views(case: &Case<'_>, process: &str, records: &[Record], verdict: &mut Verdi
         if let Some((missed, (changed, _))) = changes.range(known + 1..).next()
             && missed <= revision
         {
-            late(
-                case,
-                process,
-                *missed,
-                (*changed).max(*started),
-                *at,
-                verdict,
-            );
+            let from = (*changed).max(*started);
+            late(case, ("tracker", process), *missed, from, Ok(*at), verdict);
         }
         known = known.max(*revision);
     }
-    if let (Some((stopped, ())), Some((changes, started))) =
-        (records.iter().rev().find_map(stopped), followed)
-        && let Some((missed, (changed, _))) = changes.range(known + 1..).next()
-    {
-        late(
-            case,
-            process,
-            *missed,
-            (*changed).max(started),
-            stopped,
+    let (Some(stopped), Some((changes, started))) = (stopped(records), followed) else {
+        return;
+    };
+    if let Some((missed, (changed, _))) = changes.range(known + 1..).next() {
+        let (from, end) = ((*changed).max(started), Err(stopped));
+        late(case, ("tracker", process), *missed, from, end, verdict);
+    }
+    if let Some(since) = stale
+        && case.is_late(
+            "tracker current",
+            (since, LAG, Whom::Process(process)),
+            Err(stopped),
             verdict,
-        );
+        )
+    {
+        let text = format!("{process} says to the end that it may be out of date");
+        verdict.violation("convergence", text);
     }
 }
 
@@ -79,6 +90,7 @@ fn leaders(case: &Case<'_>, process: &str, records: &[Record], verdict: &mut Ver
         let What::Leads { election, token } = &record.what else {
             continue;
         };
+        verdict.count("leaders followed", 1);
         followed = Some(election);
         last = *token;
         if let Some(token) = *token {
@@ -89,29 +101,46 @@ fn leaders(case: &Case<'_>, process: &str, records: &[Record], verdict: &mut Ver
             highest = token.max(highest);
         }
     }
-    if let (Some((stopped, ())), Some(election)) =
-        (records.iter().rev().find_map(stopped), followed)
-    {
+    if let (Some(stopped), Some(election)) = (stopped(records), followed) {
         let quiet = stopped.saturating_sub(LAG);
-        let due = leader(case, &format!("{election}/"), quiet);
-        let is_quiet = case.faults.deadline(quiet, LAG, Whom::Process(process)) <= stopped;
-        if is_quiet && due.is_some_and(|due| last.unwrap_or(highest) < due) {
+        let (due, is_led) = leader(case, &format!("{election}/"), quiet, stopped);
+        let due_at = case.faults.due(quiet, LAG, Whom::Process(process)).at;
+        verdict.case("leader known", due_at <= stopped && due.is_some());
+        let is_wrong = match last {
+            // There may have been none in between.
+            None => is_led,
+            Some(last) => due.is_some_and(|due| last < due),
+        };
+        if due_at <= stopped && is_wrong {
             let text = format!("{process} saw {last:?} lead at the end, after {due:?}");
             verdict.violation("convergence", text);
         }
     }
 }
 
-/// The token of who led at a moment.
-fn leader(case: &Case<'_>, prefix: &str, at: Stamp) -> Option<i64> {
+/// The token of who led at a moment, and whether somebody did all the time from then on.
+fn leader(case: &Case<'_>, prefix: &str, at: Stamp, to: Stamp) -> (Option<i64>, bool) {
     let candidates = case
         .store
         .under(prefix)
         .flat_map(|(_, versions)| incarnations(versions));
-    let present = candidates.filter(|candidate| {
-        candidate.created.at <= at && candidate.deleted.is_none_or(|deleted| deleted.at > at)
-    });
-    present.map(|candidate| candidate.created.revision).min()
+    let mut present: Vec<_> = candidates
+        .map(|candidate| {
+            let end = candidate.deleted.map_or(Stamp::MAX, |deleted| deleted.at);
+            (candidate.created.at, end, candidate.created.revision)
+        })
+        .filter(|(_, end, _)| *end > at)
+        .collect();
+    let then = present.iter().filter(|(created, ..)| *created <= at);
+    let leader = then.map(|(.., token)| *token).min();
+    present.sort_unstable();
+    let led = present.iter().fold(
+        at,
+        |led, (created, end, _)| {
+            if *created <= led { led.max(*end) } else { led }
+        },
+    );
+    (leader, led >= to)
 }
 
 #[cfg(test)]
@@ -195,6 +224,36 @@ mod tests {
             &with(&[view(1.1, 2, &[("svc/a", "1")]), stopped]),
             "convergence",
         );
+    }
+
+    #[test]
+    fn a_tracker_that_says_for_ever_that_it_is_stale_is_found() {
+        let all = [("svc/a", "1"), ("svc/b", "1")];
+        let view = |at, is_stale| {
+            let (process, at, mut what) = view(at, 3, &all);
+            if let What::View { stale, .. } = &mut what {
+                *stale = is_stale;
+            }
+            (process, at, what)
+        };
+        let stopped = ("t", 40.0, What::Stopped);
+        assert_found(&with(&[view(2.1, true), stopped.clone()]), "convergence");
+        assert_found(&with(&[view(2.1, true), view(30.0, false)]), "convergence");
+        assert_right(&with(&[view(2.1, true), view(2.2, false), stopped]));
+    }
+
+    #[test]
+    fn nobody_who_leads_although_somebody_does_is_found() {
+        let (process, at, _) = leads(2.9, 5);
+        let nobody = What::Leads {
+            election: "lead".to_owned(),
+            token: None,
+        };
+        let stopped = ("t", 40.0, What::Stopped);
+        let seen = with(&[(process, at, nobody), stopped]);
+        assert_found(&seen, "convergence");
+        let resigned = changed(39.0, 7, &[deleted("lead/b")]);
+        assert_right(&[&seen[..], &[resigned]].concat());
     }
 
     #[test]
