@@ -1,7 +1,7 @@
 //! Whether the history of a run keeps quorate's promises.
 //!
 //! - `store`, `faults`: what happened to the store, and what was done to whom
-//! - `exclusion`: locks and leaderships; `counter`: what was written under their fences
+//! - `exclusion`, `early`: locks and leaderships, and leases that ended early; `counter`: what was written under their fences
 //! - `watch`: watches and observers; `tracker`: trackers, and who follows a leader
 //! - `ephemeral`: how long keys stand
 //! - `linear`: reads and writes; `calls`: that they end, and end as they should
@@ -10,6 +10,7 @@
 mod calls;
 mod complete;
 mod counter;
+mod early;
 mod ephemeral;
 mod exclusion;
 mod faults;

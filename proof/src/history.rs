@@ -6,6 +6,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::Path,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -29,11 +30,24 @@ pub(crate) fn used() -> Stamp {
         .expect("Linux has this clock")
 }
 
+/// How long this process wrote its history, which takes long while the disk is busy.
+static WRITING: AtomicU64 = AtomicU64::new(0);
+
+/// How often this process had to read its own memory from the disk.
+fn read_back() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/stat").ok()?;
+    // What is behind the name of the program, which may have spaces.
+    text.rsplit(") ").next()?.split(' ').nth(9)?.parse().ok()
+}
+
 /// How long this thread could have run and was not let: `None` where the kernel does not tell.
 fn waited() -> Option<Stamp> {
     let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     text.split(' ').nth(1)?.parse().ok()
 }
+
+/// How often a process looks whether it is run.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
 
 /// How much later than asked a process wakes up if it is starved.
 const STARVED: Duration = Duration::from_millis(200);
@@ -41,15 +55,17 @@ const STARVED: Duration = Duration::from_millis(200);
 /// Notes when this process is not run although it should be, for ever: so that what is late since the
 /// machine has too much to do is not taken for a broken promise.
 pub(crate) async fn note_starvation(log: &RefCell<Log>) {
-    const TICK: Duration = Duration::from_millis(50);
     loop {
         let (since, used_before, waited_before) = (now(), used(), waited());
+        let (writing_before, read_before) = (WRITING.load(Relaxed), read_back());
         tokio::time::sleep(TICK).await;
         if now() - since > nanos(TICK + STARVED) {
             let what = What::Starved {
                 since,
                 used: used() - used_before,
                 waited: waited().zip(waited_before).map(|(now, then)| now - then),
+                writing: WRITING.load(Relaxed) - writing_before,
+                read_back: read_back() != read_before,
             };
             log.borrow_mut().note(what);
         }
@@ -210,6 +226,12 @@ pub(crate) enum What {
         used: Stamp,
         #[serde(default)]
         waited: Option<Stamp>,
+        /// How long it wrote its history.
+        #[serde(default)]
+        writing: Stamp,
+        /// Whether it had to read its own memory from the disk.
+        #[serde(default)]
+        read_back: bool,
     },
     /// How much time passed by the process's own clock, and by that of the stamps.
     Paced { own: Stamp, passed: Stamp },
@@ -283,9 +305,11 @@ impl Log {
     pub(crate) fn note_at(&mut self, at: Stamp, what: What) {
         let mut line = serde_json::to_vec(&Record { at, what }).expect("a record is plain data");
         line.push(b'\n');
+        let begun = now();
         self.file
             .write_all(&line)
             .expect("the history can be written");
+        WRITING.fetch_add(now() - begun, Relaxed);
     }
 }
 

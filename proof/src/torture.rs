@@ -3,12 +3,13 @@
 //! - `cluster`, `network`, `proxy`: members, and what lies between them and their clients
 //! - `launch`, `data`: processes that die with this one, and a directory that goes with it
 //! - `workers`, `worker`: the processes that use the recipes
-//! - `nemesis`, `faults`: which faults are done when, and how
+//! - `nemesis`, `faults`, `effect`: which faults are done when, how, and whether they were
 //! - `reference`: the store's own history, and its leaders
 //! - `world`: all of that together
 
 mod cluster;
 pub(crate) mod data;
+mod effect;
 mod faults;
 pub(crate) mod launch;
 mod nemesis;
@@ -35,7 +36,8 @@ use tokio::{
 
 use self::{
     cluster::{Cluster, ELECTION, revokes_early, version},
-    faults::{Kind, find_strace},
+    effect::find_strace,
+    faults::Kind,
     nemesis::{Nemesis, torment},
     network::Network,
     reference::{Reference, follow_leader},

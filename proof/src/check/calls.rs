@@ -11,6 +11,9 @@ use crate::history::{Outcome, Record, Stamp, What};
 /// How late a call may end on a machine that has more to do than it can.
 const SLACK: Stamp = 2_000_000_000;
 
+/// For how long a process may stand still for a reason that nobody knows.
+const BLOCKED: Stamp = 500_000_000;
+
 /// Checks calls, and what processes noted as unexpected.
 pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
     for (process, record) in case.history.all() {
@@ -133,7 +136,8 @@ fn starved(
         let text = format!("{process} was busy for {} of {}", shown(used), shown(late));
         verdict.violation("blocked", text);
     }
-    if let Some(blocked) = case.faults.blocked(process, record) {
+    let blocked = case.faults.blocked(process, record);
+    if let Some(blocked) = blocked.filter(|blocked| *blocked > BLOCKED) {
         let text = format!(
             "{process} blocked for {} of {}",
             shown(blocked),
@@ -248,6 +252,8 @@ mod tests {
                 since: seconds(1.0),
                 used: seconds(used),
                 waited: Some(seconds(waited)),
+                writing: seconds(0.05),
+                read_back: false,
             };
             ("p", 3.0, what)
         };

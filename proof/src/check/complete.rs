@@ -28,7 +28,7 @@ const JUDGED: [&str; 10] = [
     "call in time",
     "call undisturbed",
     "given up key gone",
-    "leader known",
+    "leader in time",
     "next holder of lead",
     "next holder of lock/long",
     "next holder of lock/short",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Case,
+    early::{BEFORE, ended_early, is_by_server},
     faults::Whom,
     store::{Incarnation, incarnations},
     verdict::{Verdict, shown},
@@ -11,34 +12,31 @@ use super::{
 use crate::history::{Record, Stamp, What};
 
 /// One hold, as its process knows it.
-struct Hold<'a> {
-    process: &'a str,
-    token: i64,
-    acquired: Stamp,
+pub(super) struct Hold<'a> {
+    pub(super) process: &'a str,
+    pub(super) token: i64,
+    pub(super) acquired: Stamp,
     /// When it was believed in last, if ever.
-    believed: Option<Stamp>,
+    pub(super) believed: Option<Stamp>,
     /// When the newest beat was sent that is known to be confirmed.
-    beat: Option<Stamp>,
+    pub(super) beat: Option<Stamp>,
     /// How it ended, as its process told.
-    how: Option<&'a str>,
+    pub(super) how: Option<&'a str>,
 }
 
 impl Hold<'_> {
     /// Whether the store told that it was lost. Who lost it otherwise ends the lease itself.
-    fn is_taken(&self) -> bool {
+    pub(super) fn is_taken(&self) -> bool {
         self.how
             .is_some_and(|how| ["Deleted", "Expired", "Revoked"].contains(&how))
     }
 
     /// Whether its own process ended it while it held.
-    fn is_given_up(&self) -> bool {
+    pub(super) fn is_given_up(&self) -> bool {
         self.how
             .is_some_and(|how| ["released", "resigned", "ended"].contains(&how))
     }
 }
-
-/// How far back the faults lie that are told of.
-const BEFORE: Stamp = 10_000_000_000;
 
 /// Checks every lock and every election.
 pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
@@ -171,44 +169,6 @@ fn beliefs(
 fn gone(contender: Option<&Incarnation<'_>>) -> Stamp {
     let deleted = contender.and_then(|contender| contender.deleted);
     deleted.map_or(Stamp::MAX, |deleted| deleted.at)
-}
-
-/// Whether a hold's key was gone since the server ended the lease as a leader does that was deposed
-/// unawares: all keys of the lease at once, none by its owner's doing, soon after such a leader's fault.
-fn is_by_server(case: &Case<'_>, hold: &Hold<'_>, contender: Option<&Incarnation<'_>>) -> bool {
-    let Some((created, deleted)) = contender.and_then(|own| Some((own.created, own.deleted?)))
-    else {
-        return false;
-    };
-    let changes = case.store.revision(deleted.revision);
-    let changes = changes.map_or(&[][..], |revision| &revision.changes);
-    let is_own = |key: &str| {
-        let mut versions = case.store.versions(key).iter();
-        versions.any(|version| version.revision == created.revision)
-    };
-    let Some(own) = changes.iter().find(|change| is_own(&change.key)) else {
-        return false;
-    };
-    let mut same = case
-        .store
-        .under("")
-        .filter(|(key, _)| key.contains('/') && lease(key) == lease(&own.key));
-    let is_whole = same.all(|(key, _)| case.store.value_at(key, deleted.revision).is_none());
-    let before = deleted.at.saturating_sub(BEFORE);
-    is_whole && !hold.is_given_up() && case.faults.deposes(before, deleted.at)
-}
-
-/// The lease in the name of a contender's key, which ends with `LEASE-NUMBER`.
-fn lease(key: &str) -> &str {
-    let name = key.rsplit('/').next().unwrap_or(key);
-    name.split('-').next().unwrap_or(name)
-}
-
-/// By how much the server ended a hold's lease too early, if the hold's key was gone at a moment:
-/// before the time to live had passed since a beat that it confirmed was sent.
-fn ended_early(case: &Case<'_>, hold: &Hold<'_>, gone: Stamp) -> Option<Stamp> {
-    let early = (hold.beat? + case.history.run.ttl).checked_sub(gone)?;
-    (early > 0).then_some(early)
 }
 
 /// Who acquires has a key, and at some revision nobody's before it stood and its own still did.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::verdict::Verdict;
-use crate::history::{History, ORCHESTRATOR, Record, Stamp, What};
+use crate::history::{History, ORCHESTRATOR, Record, Stamp, TICK, What, nanos};
 
 /// All that was done in a run.
 #[derive(Default)]
@@ -100,7 +100,7 @@ impl Faults {
             .processes
             .values()
             .filter(|process| process.rate != 1.0);
-        verdict.count("faults: clocks (processes)", skewed.count());
+        verdict.count("faults: clocks", skewed.count());
         faults
     }
 
@@ -167,18 +167,20 @@ impl Faults {
     }
 
     /// How long a process kept itself from running, if a record says so: it neither worked nor waited
-    /// for a processor, nobody stopped it, and the machine did not stand still.
+    /// for a processor or the disk, nobody stopped it, and the machine did not stand still.
     pub(super) fn blocked(&self, process: &str, record: &Record) -> Option<Stamp> {
         let What::Starved {
             since,
             used,
             waited: Some(waited),
+            writing,
+            read_back: false,
         } = record.what
         else {
             return None;
         };
-        let late = record.at.saturating_sub(since);
-        let blocked = late.saturating_sub(used + waited);
+        let late = record.at.saturating_sub(since + nanos(TICK));
+        let blocked = late.saturating_sub(used + waited + writing);
         let is_stopped = |fault: &Fault| fault.target == process || fault.target == EVERYBODY;
         let is_excused = self.within(since, record.at).any(is_stopped);
         (blocked > late / 2 && !is_excused).then_some(blocked)
@@ -332,6 +334,8 @@ mod tests {
             since: seconds(5.0),
             used: 0,
             waited: Some(SECOND / 10),
+            writing: 0,
+            read_back: false,
         };
         let itself = faults(&[("p", 6.0, starved.clone())]);
         assert_eq!(deadline(&itself, 4.0, Whom::Process("p")), 7.0);
@@ -350,6 +354,8 @@ mod tests {
                     since: seconds(at - 1.0),
                     used: 0,
                     waited: Some(SECOND),
+                    writing: 0,
+                    read_back: false,
                 },
             )
         };

@@ -101,46 +101,89 @@ fn leaders(case: &Case<'_>, process: &str, records: &[Record], verdict: &mut Ver
             highest = token.max(highest);
         }
     }
-    if let (Some(stopped), Some(election)) = (stopped(records), followed) {
-        let quiet = stopped.saturating_sub(LAG);
-        let (due, is_led) = leader(case, &format!("{election}/"), quiet, stopped);
-        let due_at = case.faults.due(quiet, LAG, Whom::Process(process)).at;
-        verdict.case("leader known", due_at <= stopped && due.is_some());
-        let is_wrong = match last {
-            // There may have been none in between.
-            None => is_led,
-            Some(last) => due.is_some_and(|due| last < due),
-        };
-        if due_at <= stopped && is_wrong {
-            let text = format!("{process} saw {last:?} lead at the end, after {due:?}");
-            verdict.violation("convergence", text);
+    let (Some(stopped), Some(election)) = (stopped(records), followed) else {
+        return;
+    };
+    let reigns = reigns(case, &format!("{election}/"));
+    told(case, process, records, (&reigns, stopped), verdict);
+    let quiet = stopped.saturating_sub(LAG);
+    let led = reigns.iter().fold(quiet, |led, reign| {
+        if reign.from <= led {
+            led.max(reign.to)
+        } else {
+            led
         }
+    });
+    // If somebody led all the time, it is not right that nobody does.
+    let due = case.faults.due(quiet, LAG, Whom::Process(process));
+    if last.is_none() && led >= stopped && due.at <= stopped {
+        let text = format!("{process} saw nobody lead at the end, and somebody did");
+        verdict.violation("convergence", text);
     }
 }
 
-/// The token of who led at a moment, and whether somebody did all the time from then on.
-fn leader(case: &Case<'_>, prefix: &str, at: Stamp, to: Stamp) -> (Option<i64>, bool) {
+/// Who led, and when.
+struct Reign {
+    token: i64,
+    from: Stamp,
+    to: Stamp,
+}
+
+/// The leaders one after the other: of those who stand the oldest leads.
+fn reigns(case: &Case<'_>, prefix: &str) -> Vec<Reign> {
     let candidates = case
         .store
         .under(prefix)
         .flat_map(|(_, versions)| incarnations(versions));
-    let mut present: Vec<_> = candidates
-        .map(|candidate| {
-            let end = candidate.deleted.map_or(Stamp::MAX, |deleted| deleted.at);
-            (candidate.created.at, end, candidate.created.revision)
+    let mut candidates: Vec<_> = candidates
+        .map(|candidate| Reign {
+            token: candidate.created.revision,
+            from: candidate.created.at,
+            to: candidate.deleted.map_or(Stamp::MAX, |deleted| deleted.at),
         })
-        .filter(|(_, end, _)| *end > at)
         .collect();
-    let then = present.iter().filter(|(created, ..)| *created <= at);
-    let leader = then.map(|(.., token)| *token).min();
-    present.sort_unstable();
-    let led = present.iter().fold(
-        at,
-        |led, (created, end, _)| {
-            if *created <= led { led.max(*end) } else { led }
-        },
-    );
-    (leader, led >= to)
+    candidates.sort_by_key(|candidate| candidate.token);
+    let mut free = 0;
+    candidates.retain_mut(|candidate| {
+        candidate.from = candidate.from.max(free);
+        free = free.max(candidate.to);
+        candidate.from < candidate.to
+    });
+    candidates
+}
+
+/// Each leader is told in its time, or that it does not lead any more.
+fn told(
+    case: &Case<'_>,
+    process: &str,
+    records: &[Record],
+    (reigns, stopped): (&[Reign], Stamp),
+    verdict: &mut Verdict,
+) {
+    let told = |what: &What| match what {
+        What::Leads { token, .. } => Some(*token),
+        _ => None,
+    };
+    let begun = records.iter().find(|record| told(&record.what).is_some());
+    let begun = begun.map_or(0, |record| record.at);
+    for reign in reigns {
+        let from = reign.from.max(begun);
+        if from >= stopped {
+            continue;
+        }
+        let tells = |record: &&Record| {
+            told(&record.what).is_some_and(|token| match token {
+                Some(token) => token >= reign.token,
+                None => record.at >= reign.to,
+            })
+        };
+        let came = records.iter().find(tells).map(|record| record.at.max(from));
+        let span = (from, LAG, Whom::Process(process));
+        if case.is_late("leader in time", span, came.ok_or(stopped), verdict) {
+            let text = format!("{process} was told late or never that {} led", reign.token);
+            verdict.violation("convergence", text);
+        }
+    }
 }
 
 #[cfg(test)]
