@@ -36,8 +36,7 @@ use tokio::{
 
 use self::{
     cluster::{Cluster, ELECTION, revokes_early, version},
-    effect::find_strace,
-    faults::Kind,
+    faults::{Kind, find_strace},
     nemesis::{Nemesis, torment},
     network::Network,
     reference::{Reference, follow_leader},

@@ -6,8 +6,8 @@ use crate::history::Stamp;
 /// How far back the faults lie that are told of, and that may have deposed a leader unawares.
 pub(super) const BEFORE: Stamp = 10_000_000_000;
 
-/// Whether a hold's key was gone since the server ended the lease as a leader does that was deposed
-/// unawares: all keys of the lease at once, none by its owner's doing, soon after such a leader's fault.
+/// Whether a hold's key was gone since the server, if it is known for that, ended the lease as a leader
+/// does that was deposed unawares: all keys of the lease at once, none by its owner's doing, soon after such a leader's fault.
 pub(super) fn is_by_server(
     case: &Case<'_>,
     hold: &Hold<'_>,
@@ -32,13 +32,20 @@ pub(super) fn is_by_server(
         .filter(|(key, _)| key.contains('/') && lease(key) == lease(&own.key));
     let is_whole = same.all(|(key, _)| case.store.value_at(key, deleted.revision).is_none());
     let before = deleted.at.saturating_sub(BEFORE);
-    is_whole && !hold.is_given_up() && case.faults.deposes(before, deleted.at)
+    let is_known = case.history.run.revokes_early;
+    is_known && is_whole && !hold.is_given_up() && case.faults.deposes(before, deleted.at)
 }
 
 /// The lease in the name of a contender's key, which ends with `LEASE-NUMBER`.
 fn lease(key: &str) -> &str {
     let name = key.rsplit('/').next().unwrap_or(key);
     name.split('-').next().unwrap_or(name)
+}
+
+/// When a contender's key was known to be gone.
+pub(super) fn gone(contender: Option<&Incarnation<'_>>) -> Stamp {
+    let deleted = contender.and_then(|contender| contender.deleted);
+    deleted.map_or(Stamp::MAX, |deleted| deleted.at)
 }
 
 /// By how much the server ended a hold's lease too early, if the hold's key was gone at a moment:

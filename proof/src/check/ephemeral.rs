@@ -131,6 +131,7 @@ fn given_up(
     verdict: &mut Verdict,
 ) {
     let run = &case.history.run;
+    let end = case.store.last().1;
     let time = run.timeout + run.ttl + run.election + SLACK;
     for kept in kept.iter().filter(|kept| kept.given_up) {
         let stood = incarnations.iter().find(|incarnation| {
@@ -143,7 +144,7 @@ fn given_up(
             .and_then(|stood| stood.deleted)
             .map(|deleted| deleted.at);
         let span = (kept.to, time, Whom::Process(owner));
-        let came = gone.ok_or(case.store.last().1);
+        let came = gone.ok_or(end);
         if stood.is_some() && case.is_late("given up key gone", span, came, verdict) {
             verdict.violation(
                 "ephemeral",

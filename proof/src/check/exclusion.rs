@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Case,
-    early::{BEFORE, ended_early, is_by_server},
+    early::{BEFORE, ended_early, gone, is_by_server},
     faults::Whom,
     store::{Incarnation, incarnations},
     verdict::{Verdict, shown},
@@ -147,9 +147,7 @@ fn beliefs(
             );
             verdict.count("overlaps of belief", 1);
             verdict.lasted("overlap of belief", overlap);
-            let contender = contenders.get(&former.token);
-            let is_known = case.history.run.revokes_early && is_by_server(case, former, contender);
-            if early.is_some() && is_known {
+            if early.is_some() && is_by_server(case, former, contenders.get(&former.token)) {
                 verdict.expected.push(text);
             } else {
                 verdict.violation("exclusion", text);
@@ -159,16 +157,10 @@ fn beliefs(
             longest = Some(hold);
         }
     }
-    let taken = holds.values().filter(|hold| hold.is_taken());
-    let early =
-        taken.filter(|hold| ended_early(case, hold, gone(contenders.get(&hold.token))).is_some());
+    let early = holds.values().filter(|hold| {
+        hold.is_taken() && ended_early(case, hold, gone(contenders.get(&hold.token))).is_some()
+    });
     verdict.count("holds whose lease the server ended early", early.count());
-}
-
-/// When a contender's key was known to be gone.
-fn gone(contender: Option<&Incarnation<'_>>) -> Stamp {
-    let deleted = contender.and_then(|contender| contender.deleted);
-    deleted.map_or(Stamp::MAX, |deleted| deleted.at)
 }
 
 /// Who acquires has a key, and at some revision nobody's before it stood and its own still did.

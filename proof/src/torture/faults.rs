@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use quorate::{Client, Revision};
 use tokio::time::{Instant, sleep};
 
+pub(crate) use super::effect::find_strace;
 use super::{
     cluster::connect,
     effect::{Effect, is_stopped, slow, tracer},
@@ -288,8 +289,10 @@ async fn fill(world: &World, nemesis: &mut Nemesis) -> Result<bool, String> {
         sleep(nemesis.between(1500, 6000)).await;
     }
     let has_room = make_room(world, &client).await?;
-    let room = has_room.then_some(()).ok_or("the database stays full");
-    Ok(fault.ended_if(world, effect.and(room.map_err(str::to_owned))))
+    if !has_room {
+        effect = Err("the database stays full".to_owned());
+    }
+    Ok(fault.ended_if(world, effect))
 }
 
 /// Whether writes work again. Each step may meet a fault of its own making.
