@@ -33,6 +33,9 @@ pub(super) fn is_by_server(
     let is_whole = same.all(|(key, _)| case.store.value_at(key, deleted.revision).is_none());
     let before = deleted.at.saturating_sub(BEFORE);
     let is_known = case.history.run.revokes_early;
+    // Whoever believes for longer than the lease would have lived is wrong whatever the server does.
+    let lives = hold.beat.map(|beat| beat + case.history.run.ttl);
+    let is_known = is_known && hold.believed <= lives;
     is_known && is_whole && !hold.is_given_up() && case.faults.deposes(before, deleted.at)
 }
 

@@ -334,6 +334,9 @@ mod tests {
         // One key was deleted, and another one of the same lease was not.
         let other = changed(0.05, 1, &[put("m/a-1", "", 1)]);
         assert_eq!(expected(&[&records[..], &[other]].concat()), 0);
+        // It was believed in for longer than the lease would have lived.
+        let slow = held("a", 5.3, 2, 3.1);
+        assert_eq!(expected(&[&records[..], &[slow]].concat()), 0);
         // Its owner gave it up, and believed in it all the same.
         let ended = What::Ended {
             hold: "l".to_owned(),
@@ -365,10 +368,8 @@ mod tests {
 
     #[test]
     fn a_token_that_two_have_is_found() {
-        assert_found(
-            &with(&[acquired("a", 0.5, 2), acquired("b", 3.5, 2)]),
-            "tokens",
-        );
+        let twice = [acquired("a", 0.5, 2), acquired("b", 3.5, 2)];
+        assert_found(&with(&twice), "tokens");
     }
 
     #[test]

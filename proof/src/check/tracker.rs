@@ -293,10 +293,17 @@ mod tests {
             token: None,
         };
         let stopped = ("t", 40.0, What::Stopped);
-        let seen = with(&[(process, at, nobody), stopped]);
+        let seen = with(&[
+            leads(2.8, 5),
+            (process, at, nobody.clone()),
+            stopped.clone(),
+        ]);
         assert_found(&seen, "convergence");
+        let never = with(&[(process, at, nobody.clone()), stopped.clone()]);
         let resigned = changed(39.0, 7, &[deleted("lead/b")]);
-        assert_right(&[&seen[..], &[resigned]].concat());
+        assert_found(&[&never[..], &[resigned.clone()]].concat(), "convergence");
+        let after = with(&[leads(2.8, 5), resigned, (process, 39.1, nobody), stopped]);
+        assert_right(&after);
     }
 
     #[test]
