@@ -1,13 +1,16 @@
 //! Whether the history of a run keeps quorate's promises.
 //!
 //! - `store`, `faults`: what happened to the store, and what was done to whom
-//! - `exclusion`: locks and leaderships; `counter`: what was written under their fences
+//! - `exclusion`, `early`: locks and leaderships, and leases that ended early; `counter`: what was written under their fences
 //! - `watch`: watches and observers; `tracker`: trackers, and who follows a leader
 //! - `ephemeral`: how long keys stand
 //! - `linear`: reads and writes; `calls`: that they end, and end as they should
+//! - `complete`: that the history is whole, and that each property was put to the test
 
 mod calls;
+mod complete;
 mod counter;
+mod early;
 mod ephemeral;
 mod exclusion;
 mod faults;
@@ -19,8 +22,12 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
-use self::{faults::Faults, store::Store, verdict::Verdict};
-use crate::history::History;
+use self::{
+    faults::{Faults, Whom},
+    store::Store,
+    verdict::Verdict,
+};
+use crate::history::{History, Stamp};
 
 /// What is to be checked.
 #[derive(clap::Args)]
@@ -37,7 +44,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
 /// Checks a run, and tells what was found.
 pub(crate) fn directory(directory: &Path) -> Result<(), String> {
     let history = History::read(directory)?;
-    let verdict = judge(&history);
+    let mut verdict = judge(&history);
+    complete::check(&history, &mut verdict);
     println!("{verdict}");
     match verdict.violations.len() {
         0 => Ok(()),
@@ -72,6 +80,26 @@ struct Case<'a> {
     history: &'a History,
     store: &'a Store,
     faults: &'a Faults,
+}
+
+impl Case<'_> {
+    /// Whether something that takes `time` if nothing is wrong came too late, or did not come by the
+    /// end. Counts whether that was judged.
+    fn is_late(
+        &self,
+        property: &str,
+        (from, time, whom): (Stamp, Stamp, Whom<'_>),
+        came: Result<Stamp, Stamp>,
+        verdict: &mut Verdict,
+    ) -> bool {
+        let due = self.faults.due(from, time, whom);
+        let (Ok(end) | Err(end)) = came;
+        // What did not come is no case unless it was due.
+        if came.is_ok() || end > due.at {
+            verdict.case(property, due.is_judged);
+        }
+        end > due.at
+    }
 }
 
 /// Histories that are made up, for the tests of what looks at them.

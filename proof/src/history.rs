@@ -1,7 +1,6 @@
 //! What happened in a run, as its processes wrote it down: one file a process, one line of JSON a record.
 
 use std::{
-    cell::RefCell,
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -11,6 +10,10 @@ use std::{
 
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+mod starvation;
+
+pub(crate) use self::starvation::{TICK, note_starvation};
 
 /// A moment of the clock that all processes of the machine share and nothing bends: in nanoseconds.
 pub(crate) type Stamp = u64;
@@ -27,23 +30,6 @@ pub(crate) fn used() -> Stamp {
     clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)
         .map(|time| nanos(time.into()))
         .expect("Linux has this clock")
-}
-
-/// How much later than asked a process wakes up if it is starved.
-const STARVED: Duration = Duration::from_millis(200);
-
-/// Notes when this process is not run although it should be, for ever: so that what is late since the
-/// machine has too much to do is not taken for a broken promise.
-pub(crate) async fn note_starvation(log: &RefCell<Log>) {
-    const TICK: Duration = Duration::from_millis(50);
-    loop {
-        let (since, used_before) = (now(), used());
-        tokio::time::sleep(TICK).await;
-        if now() - since > nanos(TICK + STARVED) {
-            let used = used() - used_before;
-            log.borrow_mut().note(What::Starved { since, used });
-        }
-    }
 }
 
 /// A duration in the unit of stamps.
@@ -97,15 +83,21 @@ pub(crate) enum What {
         kind: String,
         target: String,
     },
-    /// It ended.
-    FaultEnded { fault: u64 },
+    /// It ended. If its effect was not seen, why; then it may have been done in part.
+    FaultEnded {
+        fault: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        missed: Option<String>,
+    },
+    /// History before this revision was compacted, or may have been; the record's moment is before that.
+    Compacted { revision: i64 },
     /// A leader was heard of for the first time.
     Leader { term: u64, member: usize },
     /// The store changed; the record's moment is when the first reference watch told.
     Changed { revision: i64, changes: Vec<Change> },
     /// A reference watch told something else than another one, or left something out.
     Contradiction { text: String },
-    /// No fault follows.
+    /// No fault follows for so long that whatever is late by then is so by nobody's fault.
     Quiet,
     /// The processes were told to stop.
     Stopping,
@@ -137,6 +129,9 @@ pub(crate) enum What {
         token: i64,
         called: Stamp,
         outcome: Outcome,
+        /// What the value ends with, by which it is known.
+        #[serde(default)]
+        mark: String,
     },
 
     // By who keeps keys.
@@ -152,6 +147,14 @@ pub(crate) enum What {
         called: Stamp,
         action: Action,
         outcome: Outcome,
+    },
+
+    /// A call of any other kind ended, which may take as long as this many calls.
+    Called {
+        call: String,
+        calls: u32,
+        called: Stamp,
+        error: Option<String>,
     },
 
     // By who watches.
@@ -176,8 +179,20 @@ pub(crate) enum What {
         election: String,
         token: Option<i64>,
     },
-    /// The process was not run for some time, until now; meanwhile it used this much of a processor.
-    Starved { since: Stamp, used: Stamp },
+    /// The process was not run for some time, until now; meanwhile it used this much of a processor,
+    /// and waited so long for one.
+    Starved {
+        since: Stamp,
+        used: Stamp,
+        #[serde(default)]
+        waited: Option<Stamp>,
+        /// How long it wrote its history.
+        #[serde(default)]
+        writing: Stamp,
+        /// Whether it had to read its own memory from the disk.
+        #[serde(default)]
+        read_back: bool,
+    },
     /// How much time passed by the process's own clock, and by that of the stamps.
     Paced { own: Stamp, passed: Stamp },
     /// The client could not be closed as it should be.
@@ -257,9 +272,11 @@ impl Log {
     pub(crate) fn note_at(&mut self, at: Stamp, what: What) {
         let mut line = serde_json::to_vec(&Record { at, what }).expect("a record is plain data");
         line.push(b'\n');
+        let begun = now();
         self.file
             .write_all(&line)
             .expect("the history can be written");
+        starvation::wrote(now() - begun);
     }
 }
 
@@ -341,6 +358,7 @@ mod tests {
             outcome: Outcome::Unknown {
                 error: "e".to_owned(),
             },
+            mark: "m".to_owned(),
         };
         log.note_at(5, what.clone());
         log.note_at(4, What::Quiet);

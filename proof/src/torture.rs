@@ -3,12 +3,13 @@
 //! - `cluster`, `network`, `proxy`: members, and what lies between them and their clients
 //! - `launch`, `data`: processes that die with this one, and a directory that goes with it
 //! - `workers`, `worker`: the processes that use the recipes
-//! - `nemesis`, `faults`: which faults are done when, and how
+//! - `nemesis`, `faults`, `effect`: which faults are done when, how, and whether they were
 //! - `reference`: the store's own history, and its leaders
 //! - `world`: all of that together
 
 pub(crate) mod cluster;
 pub(crate) mod data;
+mod effect;
 pub(crate) mod faults;
 pub(crate) mod launch;
 pub(crate) mod nemesis;
@@ -36,7 +37,7 @@ use tokio::{
 use self::{
     cluster::{Cluster, ELECTION, revokes_early, version},
     faults::{Kind, find_strace},
-    nemesis::Nemesis,
+    nemesis::{Nemesis, torment},
     network::{GROUPS, Network},
     reference::{Reference, follow_leader},
     workers::{Plan, Workers, build_shim, roles},
@@ -44,7 +45,7 @@ use self::{
 };
 use crate::{
     check,
-    history::{Log, ORCHESTRATOR, Run, What, nanos, note_starvation},
+    history::{Log, ORCHESTRATOR, Run, nanos, note_starvation},
 };
 
 /// How a run shall be.
@@ -81,10 +82,8 @@ pub(crate) struct Options {
     directory: Option<PathBuf>,
 }
 
-/// How long the processes work before the first fault, and after the last: so long that every watch
-/// that fell silent was opened again, and every lease that was forgotten ended.
+/// How long the processes work before the first fault.
 const WARM_UP: Duration = Duration::from_secs(2);
-const QUIET: Duration = Duration::from_secs(15);
 
 /// Runs, then checks what happened.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
@@ -181,9 +180,7 @@ async fn torture(options: &Options, mut network: Network, directory: &Path) -> R
     let end = Instant::now() + Duration::from_secs_f64(options.minutes * 60.0);
     let mut of_members = Nemesis::new(random.u64(..), of_members, 0);
     let mut of_clients = Nemesis::new(random.u64(..), of_clients, 1);
-    tokio::try_join!(of_members.run(&world, end), of_clients.run(&world, end))?;
-    world.log.borrow_mut().note(What::Quiet);
-    sleep(QUIET).await;
+    torment(&world, &mut of_members, &mut of_clients, end).await?;
     // What the processes did last must be known of before the reference ends.
     let mut workers = world.workers.borrow_mut().take();
     workers.stop().await;

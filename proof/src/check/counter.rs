@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Case, store::incarnations, verdict::Verdict};
+use super::{
+    Case,
+    store::{Version, incarnations},
+    verdict::Verdict,
+};
 use crate::history::{Outcome, What};
 
 const COUNTERS: &str = "count/";
@@ -36,6 +40,7 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
             (last, highest) = (number, token.max(highest));
         }
         verdict.count("fenced writes", versions.len());
+        definite(case, counter, versions, verdict);
         acknowledged(case, counter, calls.get(counter), verdict);
     }
     unfenced(case, verdict);
@@ -67,6 +72,33 @@ fn calls<'a>(case: &Case<'a>, verdict: &mut Verdict) -> BTreeMap<&'a str, Vec<(i
         }
     }
     calls
+}
+
+/// No write is there that failed for certain, and none twice.
+fn definite(case: &Case<'_>, counter: &str, versions: &[Version], verdict: &mut Verdict) {
+    let mut marks = BTreeMap::new();
+    for version in versions {
+        let value = version.value.as_deref().unwrap_or_default();
+        let mark = value.rsplit(' ').next().unwrap_or(value);
+        if let Some(before) = marks.insert(mark, version.revision) {
+            let text = format!("{counter}: {mark} is at {before} and {}", version.revision);
+            verdict.violation("twice", text);
+        }
+    }
+    for (process, record) in case.history.all() {
+        if let What::Raised {
+            counter: raised,
+            outcome: outcome @ (Outcome::Failed { .. } | Outcome::Lost),
+            mark,
+            ..
+        } = &record.what
+            && raised == counter
+            && let Some(revision) = marks.get(mark.as_str())
+        {
+            let text = format!("{process}: {mark} is at {revision}, although {outcome:?}");
+            verdict.violation("definite", text);
+        }
+    }
 }
 
 /// Every write that was confirmed is there.
@@ -157,9 +189,9 @@ mod tests {
     fn numbers_that_follow_each_other_are_right() {
         assert_right(&store(&[
             (4, "1 2 a"),
-            (5, "2 2 a"),
+            (5, "2 2 b"),
             (6, "gone"),
-            (7, "3 3 b"),
+            (7, "3 3 c"),
         ]));
     }
 
@@ -195,8 +227,27 @@ mod tests {
                 token: 2,
                 called: 0,
                 outcome,
+                mark: String::new(),
             },
         ));
         assert_found(&records, "counter");
+    }
+
+    #[test]
+    fn a_write_that_failed_and_is_there_or_is_there_twice_is_found() {
+        let raised = |outcome| What::Raised {
+            counter: "count/l".to_owned(),
+            token: 2,
+            called: 0,
+            outcome,
+            mark: "a-1".to_owned(),
+        };
+        let error = String::new();
+        for outcome in [Outcome::Lost, Outcome::Failed { error }] {
+            let mut records = store(&[(4, "1 2 a-1")]);
+            records.push(("a", 5.0, raised(outcome)));
+            assert_found(&records, "definite");
+        }
+        assert_found(&store(&[(4, "1 2 a-1"), (5, "2 2 a-1")]), "twice");
     }
 }

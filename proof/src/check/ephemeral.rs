@@ -31,6 +31,22 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
             let kept = kept(key, records, case);
             given_up(case, key, owner, &kept, &incarnations, verdict);
             missing(case, key, owner, &kept, &incarnations, verdict);
+            lost(key, records, verdict);
+        }
+    }
+}
+
+/// Nobody takes a key from its only owner for good.
+fn lost(key: &str, records: &[Record], verdict: &mut Verdict) {
+    for record in records {
+        if let What::Kept { key: kept, state } = &record.what
+            && kept == key
+            && state.starts_with("Lost")
+        {
+            verdict.violation(
+                "ephemeral",
+                format!("{key} is {state}, and it has one owner"),
+            );
         }
     }
 }
@@ -89,14 +105,15 @@ fn gone_after_death(
         // The last write of the owner may have come late.
         let from = died.max(incarnation.created.at);
         let time = run.ttl + run.election + SLACK;
-        let deadline = case.faults.deadline(from, time, Whom::Members);
-        let gone = incarnation.deleted.map_or(end, |deleted| deleted.at);
+        let came = incarnation.deleted.map(|deleted| deleted.at).ok_or(end);
+        let (Ok(gone) | Err(gone)) = came;
         verdict.count("keys whose owner died", 1);
         verdict.lasted(
             "time until a key was gone after its owner's death",
             gone - from,
         );
-        if gone > deadline {
+        let span = (from, time, Whom::Members);
+        if case.is_late("dead owner's key gone", span, came, verdict) {
             let stood = shown(gone - from);
             let text = format!("{key} stood {stood} after its owner's death");
             verdict.violation("ephemeral", text);
@@ -114,6 +131,7 @@ fn given_up(
     verdict: &mut Verdict,
 ) {
     let run = &case.history.run;
+    let end = case.store.last().1;
     let time = run.timeout + run.ttl + run.election + SLACK;
     for kept in kept.iter().filter(|kept| kept.given_up) {
         let stood = incarnations.iter().find(|incarnation| {
@@ -125,9 +143,9 @@ fn given_up(
         let gone = stood
             .and_then(|stood| stood.deleted)
             .map(|deleted| deleted.at);
-        let deadline = case.faults.deadline(kept.to, time, Whom::Process(owner));
-        let end = case.store.last().1;
-        if stood.is_some() && gone.unwrap_or(end) > deadline {
+        let span = (kept.to, time, Whom::Process(owner));
+        let came = gone.ok_or(end);
+        if stood.is_some() && case.is_late("given up key gone", span, came, verdict) {
             verdict.violation(
                 "ephemeral",
                 format!("{key} stands although it was given up"),
@@ -174,7 +192,12 @@ fn missing(
         let next = incarnations.iter().map(|next| next.created);
         let mut next = next.filter(|next| next.revision > deleted.revision);
         let until = end.map_or(kept.to, |end| end.min(kept.to));
-        let back = next.next().map_or(until, |next| next.at.min(until));
+        let came = next
+            .next()
+            .map(|next| next.at)
+            .filter(|next| *next <= until);
+        let came = came.ok_or(until);
+        let (Ok(back) | Err(back)) = came;
         let Some(gap) = back.checked_sub(deleted.at) else {
             continue;
         };
@@ -185,7 +208,8 @@ fn missing(
             verdict.count("keys that were missing without any fault", 1);
         }
         let time = run.timeout + run.election;
-        if back > case.faults.deadline(deleted.at, time, Whom::Process(owner)) {
+        let span = (deleted.at, time, Whom::Process(owner));
+        if case.is_late("lost key made again", span, came, verdict) {
             let text = format!("{key} was missing for {} while its owner lived", shown(gap));
             verdict.violation("ephemeral", text);
         }
@@ -278,6 +302,15 @@ mod tests {
             &with(&[given_up(5.0), changed(30.0, 3, &[put("x", "", 3)])]),
             "ephemeral",
         );
+    }
+
+    #[test]
+    fn a_key_that_its_only_owner_lost_is_found() {
+        let (process, at, mut what) = present(2.0);
+        if let What::Kept { state, .. } = &mut what {
+            *state = "Lost(Conflict)".to_owned();
+        }
+        assert_found(&with(&[(process, at, what)]), "ephemeral");
     }
 
     #[test]

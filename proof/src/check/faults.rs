@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::verdict::Verdict;
-use crate::history::{History, ORCHESTRATOR, Stamp, What};
+use crate::history::{History, ORCHESTRATOR, Record, Stamp, TICK, What, nanos};
 
 /// All that was done in a run.
 #[derive(Default)]
@@ -18,6 +18,13 @@ struct Fault {
     ended: Stamp,
     kind: String,
     target: String,
+}
+
+/// When something is due.
+pub(super) struct Due {
+    pub(super) at: Stamp,
+    /// Whether no fault that began meanwhile is an excuse.
+    pub(super) is_judged: bool,
 }
 
 /// A process, as whoever started it knows it.
@@ -54,22 +61,26 @@ impl Faults {
                     target,
                 } => {
                     open.insert(*fault, faults.all.len());
-                    verdict.count(format!("faults: {kind}"), 1);
+                    verdict.count(format!("faults: {kind}"), 0);
                     // Until it is known to have ended it lasts.
                     faults.add(record.at, Stamp::MAX, kind, target);
                 }
-                What::FaultEnded { fault } => {
+                What::FaultEnded { fault, missed } => {
                     if let Some(index) = open.remove(fault) {
-                        faults.all[index].ended = record.at;
+                        let fault = &mut faults.all[index];
+                        fault.ended = record.at;
+                        let not_done = missed.as_ref().map_or("", |_| ", not done");
+                        verdict.count(format!("faults: {}{not_done}", fault.kind), 1);
                     }
                 }
+                What::Quiet => verdict.count("lulls", 1),
                 What::Leader { term, .. } => {
                     verdict.count("leaders of the cluster", 1);
                     faults.add(record.at, record.at, LEADER, &format!("of term {term}"));
                 }
                 What::Starved { since, .. } => {
                     verdict.count("moments in which the machine had too much to do", 1);
-                    faults.add(*since, record.at, STARVED, "everybody");
+                    faults.add(*since, record.at, STARVED, EVERYBODY);
                 }
                 what => faults.know(record.at, what),
             }
@@ -78,7 +89,9 @@ impl Faults {
             .all()
             .filter(|(process, _)| *process != ORCHESTRATOR)
         {
-            if let What::Starved { since, .. } = record.what {
+            if let What::Starved { since, .. } = record.what
+                && faults.blocked(process, record).is_none()
+            {
                 faults.add(since, record.at, STARVED, process);
             }
         }
@@ -87,7 +100,7 @@ impl Faults {
             .processes
             .values()
             .filter(|process| process.rate != 1.0);
-        verdict.count("faults: clocks (processes)", skewed.count());
+        verdict.count("faults: clocks", skewed.count());
         faults
     }
 
@@ -132,14 +145,45 @@ impl Faults {
 
     /// When something that takes `time` if nothing is wrong must be done at the latest: so long after
     /// `from`, or after the last disturbance before it is done.
-    pub(super) fn deadline(&self, from: Stamp, time: Stamp, whom: Whom<'_>) -> Stamp {
-        let mut deadline = from + time;
+    pub(super) fn due(&self, from: Stamp, time: Stamp, whom: Whom<'_>) -> Due {
+        let mut due = Due {
+            at: from + time,
+            is_judged: true,
+        };
         for fault in self.all.iter().filter(|fault| self.concerns(fault, whom)) {
-            if fault.began <= deadline && fault.ended > from {
-                deadline = deadline.max(fault.ended.saturating_add(time));
+            if fault.began <= due.at && fault.ended > from {
+                due.at = due.at.max(fault.ended.saturating_add(time));
+                due.is_judged &= fault.began <= from;
             }
         }
-        deadline
+        due
+    }
+
+    /// Whether a leader may have been deposed unawares within a time.
+    pub(super) fn deposes(&self, from: Stamp, to: Stamp) -> bool {
+        const DISKS: [&str; 2] = ["slow-disk", "stalled-disk"];
+        self.within(from, to)
+            .any(|fault| fault.kind == LEADER || DISKS.contains(&fault.kind.as_str()))
+    }
+
+    /// How long a process kept itself from running, if a record says so: it neither worked nor waited
+    /// for a processor or the disk, nobody stopped it, and the machine did not stand still.
+    pub(super) fn blocked(&self, process: &str, record: &Record) -> Option<Stamp> {
+        let What::Starved {
+            since,
+            used,
+            waited: Some(waited),
+            writing,
+            read_back: false,
+        } = record.what
+        else {
+            return None;
+        };
+        let late = record.at.saturating_sub(since + nanos(TICK));
+        let blocked = late.saturating_sub(used + waited + writing);
+        let is_stopped = |fault: &Fault| fault.target == process || fault.target == EVERYBODY;
+        let is_excused = self.within(since, record.at).any(is_stopped);
+        (blocked > late / 2 && !is_excused).then_some(blocked)
     }
 
     /// Whether something was done to a process itself, or to its group, within a time.
@@ -190,11 +234,12 @@ impl Faults {
 
 const LEADER: &str = "new leader";
 const STARVED: &str = "starved";
+const EVERYBODY: &str = "everybody";
 
 /// Whether a fault concerns everybody.
 fn is_of_members(fault: &Fault) -> bool {
     if fault.kind == STARVED {
-        return fault.target == "everybody";
+        return fault.target == EVERYBODY;
     }
     const OF_CLIENTS: [&str; 5] = [
         "cut-clients",
@@ -225,12 +270,19 @@ mod tests {
         };
         [
             (ORCHESTRATOR, from, began),
-            (ORCHESTRATOR, to, What::FaultEnded { fault }),
+            (
+                ORCHESTRATOR,
+                to,
+                What::FaultEnded {
+                    fault,
+                    missed: None,
+                },
+            ),
         ]
     }
 
     fn deadline(faults: &Faults, from: f64, whom: Whom<'_>) -> f64 {
-        faults.deadline(seconds(from), 3 * SECOND, whom) as f64 / SECOND as f64
+        faults.due(seconds(from), 3 * SECOND, whom).at as f64 / SECOND as f64
     }
 
     #[test]
@@ -245,6 +297,54 @@ mod tests {
     }
 
     #[test]
+    fn what_a_later_fault_excuses_is_not_judged() {
+        let records = [
+            fault(10.0, 12.0, "kill", "members [0]"),
+            fault(30.0, 31.0, "kill", "members [0]"),
+        ];
+        let faults = faults(&records.concat());
+        let is_judged = |from| {
+            faults
+                .due(seconds(from), 3 * SECOND, Whom::Members)
+                .is_judged
+        };
+        assert!(is_judged(6.0));
+        assert!(!is_judged(8.0));
+        assert!(is_judged(11.0));
+        assert!(is_judged(13.0));
+        assert!(!is_judged(28.0));
+    }
+
+    #[test]
+    fn a_fault_without_an_effect_is_not_counted() {
+        let mut records = fault(1.0, 2.0, "stalled-disk", "member 0").to_vec();
+        if let What::FaultEnded { missed, .. } = &mut records[1].2 {
+            *missed = Some("strace had ended".to_owned());
+        }
+        let history = history(&records);
+        let mut verdict = Verdict::new(&history.run);
+        Faults::new(&history, &mut verdict);
+        assert_eq!(verdict.counted("faults: stalled-disk"), 0);
+        assert_eq!(verdict.counted("faults: stalled-disk, not done"), 1);
+    }
+
+    #[test]
+    fn who_blocks_itself_is_not_excused_for_what_is_late() {
+        let starved = What::Starved {
+            since: seconds(5.0),
+            used: 0,
+            waited: Some(SECOND / 10),
+            writing: 0,
+            read_back: false,
+        };
+        let itself = faults(&[("p", 6.0, starved.clone())]);
+        assert_eq!(deadline(&itself, 4.0, Whom::Process("p")), 7.0);
+        let stopped = fault(4.9, 6.1, "pause-worker", "p");
+        let stopped = [&[("p", 6.0, starved)][..], &stopped].concat();
+        assert_eq!(deadline(&faults(&stopped), 5.0, Whom::Process("p")), 9.1);
+    }
+
+    #[test]
     fn who_is_not_run_is_excused_for_what_is_late() {
         let starved = |process, at| {
             (
@@ -253,6 +353,9 @@ mod tests {
                 What::Starved {
                     since: seconds(at - 1.0),
                     used: 0,
+                    waited: Some(SECOND),
+                    writing: 0,
+                    read_back: false,
                 },
             )
         };

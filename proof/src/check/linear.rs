@@ -100,6 +100,22 @@ fn agrees(
         ..
     } = operation;
     let there = value(action).and_then(|value| written.get(value));
+    if let Action::Swap { expected, .. } = action {
+        let held = match outcome {
+            Outcome::Written { revision } => Some((
+                true,
+                case.store.value_at(key, *revision - 1) == Some(expected),
+            )),
+            Outcome::Read { value, .. } => Some((false, value.as_ref() == Some(expected))),
+            // If it was done after all, it was done rightly.
+            _ => there.map(|(key, at)| (true, case.store.value_at(key, at - 1) == Some(expected))),
+        };
+        verdict.count("swaps", 1);
+        if let Some((done, due)) = held.filter(|(done, due)| done != due) {
+            let text = format!("{process}: {action:?} of {key}: done: {done}, but due: {due}");
+            verdict.violation("swap", text);
+        }
+    }
     match outcome {
         Outcome::Written { revision } if there != Some(&(key, *revision)) => {
             let text = format!("{process}: {action:?} to {key} at {revision} is not there");
@@ -281,6 +297,31 @@ mod tests {
     #[test]
     fn a_write_that_was_done_twice_is_found() {
         assert_found(&with(&[changed(2.5, 4, &[put("reg/0", "a", 2)])]), "twice");
+    }
+
+    #[test]
+    fn a_swap_against_its_condition_is_found() {
+        let swap = |expected: &str, outcome| {
+            let action = Action::Swap {
+                expected: expected.to_owned(),
+                value: "c".to_owned(),
+            };
+            operation(2.2, 2.6, action, outcome)
+        };
+        let done = changed(2.5, 4, &[put("reg/0", "c", 2)]);
+        let written = Outcome::Written { revision: 4 };
+        let unknown = Outcome::Unknown {
+            error: String::new(),
+        };
+        assert_right(&with(&[swap("b", written.clone()), done.clone()]));
+        assert_found(&with(&[swap("a", written), done.clone()]), "swap");
+        assert_found(&with(&[swap("a", unknown), done]), "swap");
+        let refused = Outcome::Read {
+            revision: 3,
+            value: Some("b".to_owned()),
+        };
+        assert_right(&with(&[swap("a", refused.clone())]));
+        assert_found(&with(&[swap("b", refused)]), "swap");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{
     Case,
     faults::Whom,
     store::incarnations,
-    verdict::Verdict,
+    verdict::{Verdict, shown},
     watch::{LAG, late, stopped},
 };
 use crate::history::{Record, Stamp, What};
@@ -19,18 +19,30 @@ pub(super) fn check(case: &Case<'_>, verdict: &mut Verdict) {
 }
 
 fn views(case: &Case<'_>, process: &str, records: &[Record], verdict: &mut Verdict) {
-    let mut known = 0;
-    let mut followed = None;
+    let (mut known, mut followed) = (0, None);
+    // Since when it says that it may be out of date.
+    let mut stale = None;
     for Record { at, what } in records {
         let What::View {
             prefix,
             revision,
             keys,
-            ..
+            stale: is_stale,
         } = what
         else {
             continue;
         };
+        if let Some(since) = stale.filter(|_| !is_stale) {
+            let span = (since, LAG, Whom::Process(process));
+            if case.is_late("tracker current", span, Ok(*at), verdict) {
+                let text = format!(
+                    "{process} said for {} that it may be out of date",
+                    shown(at - since)
+                );
+                verdict.violation("convergence", text);
+            }
+        }
+        stale = is_stale.then(|| stale.unwrap_or(*at));
         if *revision < known {
             let text = format!("{process} went back from {known} to {revision}");
             verdict.violation("tracker", text);
@@ -46,29 +58,28 @@ fn views(case: &Case<'_>, process: &str, records: &[Record], verdict: &mut Verdi
         if let Some((missed, (changed, _))) = changes.range(known + 1..).next()
             && missed <= revision
         {
-            late(
-                case,
-                process,
-                *missed,
-                (*changed).max(*started),
-                *at,
-                verdict,
-            );
+            let from = (*changed).max(*started);
+            late(case, ("tracker", process), *missed, from, Ok(*at), verdict);
         }
         known = known.max(*revision);
     }
-    if let (Some((stopped, ())), Some((changes, started))) =
-        (records.iter().rev().find_map(stopped), followed)
-        && let Some((missed, (changed, _))) = changes.range(known + 1..).next()
-    {
-        late(
-            case,
-            process,
-            *missed,
-            (*changed).max(started),
-            stopped,
+    let (Some(stopped), Some((changes, started))) = (stopped(records), followed) else {
+        return;
+    };
+    if let Some((missed, (changed, _))) = changes.range(known + 1..).next() {
+        let (from, end) = ((*changed).max(started), Err(stopped));
+        late(case, ("tracker", process), *missed, from, end, verdict);
+    }
+    if let Some(since) = stale
+        && case.is_late(
+            "tracker current",
+            (since, LAG, Whom::Process(process)),
+            Err(stopped),
             verdict,
-        );
+        )
+    {
+        let text = format!("{process} says to the end that it may be out of date");
+        verdict.violation("convergence", text);
     }
 }
 
@@ -79,6 +90,7 @@ fn leaders(case: &Case<'_>, process: &str, records: &[Record], verdict: &mut Ver
         let What::Leads { election, token } = &record.what else {
             continue;
         };
+        verdict.count("leaders followed", 1);
         followed = Some(election);
         last = *token;
         if let Some(token) = *token {
@@ -89,29 +101,89 @@ fn leaders(case: &Case<'_>, process: &str, records: &[Record], verdict: &mut Ver
             highest = token.max(highest);
         }
     }
-    if let (Some((stopped, ())), Some(election)) =
-        (records.iter().rev().find_map(stopped), followed)
-    {
-        let quiet = stopped.saturating_sub(LAG);
-        let due = leader(case, &format!("{election}/"), quiet);
-        let is_quiet = case.faults.deadline(quiet, LAG, Whom::Process(process)) <= stopped;
-        if is_quiet && due.is_some_and(|due| last.unwrap_or(highest) < due) {
-            let text = format!("{process} saw {last:?} lead at the end, after {due:?}");
-            verdict.violation("convergence", text);
+    let (Some(stopped), Some(election)) = (stopped(records), followed) else {
+        return;
+    };
+    let reigns = reigns(case, &format!("{election}/"));
+    told(case, process, records, (&reigns, stopped), verdict);
+    let quiet = stopped.saturating_sub(LAG);
+    let led = reigns.iter().fold(quiet, |led, reign| {
+        if reign.from <= led {
+            led.max(reign.to)
+        } else {
+            led
         }
+    });
+    // If somebody led all the time, it is not right that nobody does.
+    let due = case.faults.due(quiet, LAG, Whom::Process(process));
+    if last.is_none() && led >= stopped && due.at <= stopped {
+        let text = format!("{process} saw nobody lead at the end, and somebody did");
+        verdict.violation("convergence", text);
     }
 }
 
-/// The token of who led at a moment.
-fn leader(case: &Case<'_>, prefix: &str, at: Stamp) -> Option<i64> {
+/// Who led, and when.
+struct Reign {
+    token: i64,
+    from: Stamp,
+    to: Stamp,
+}
+
+/// The leaders one after the other: of those who stand the oldest leads.
+fn reigns(case: &Case<'_>, prefix: &str) -> Vec<Reign> {
     let candidates = case
         .store
         .under(prefix)
         .flat_map(|(_, versions)| incarnations(versions));
-    let present = candidates.filter(|candidate| {
-        candidate.created.at <= at && candidate.deleted.is_none_or(|deleted| deleted.at > at)
+    let mut candidates: Vec<_> = candidates
+        .map(|candidate| Reign {
+            token: candidate.created.revision,
+            from: candidate.created.at,
+            to: candidate.deleted.map_or(Stamp::MAX, |deleted| deleted.at),
+        })
+        .collect();
+    candidates.sort_by_key(|candidate| candidate.token);
+    let mut free = 0;
+    candidates.retain_mut(|candidate| {
+        candidate.from = candidate.from.max(free);
+        free = free.max(candidate.to);
+        candidate.from < candidate.to
     });
-    present.map(|candidate| candidate.created.revision).min()
+    candidates
+}
+
+/// Each leader is told in its time, or that it does not lead any more.
+fn told(
+    case: &Case<'_>,
+    process: &str,
+    records: &[Record],
+    (reigns, stopped): (&[Reign], Stamp),
+    verdict: &mut Verdict,
+) {
+    let told = |what: &What| match what {
+        What::Leads { token, .. } => Some(*token),
+        _ => None,
+    };
+    let begun = records.iter().find(|record| told(&record.what).is_some());
+    let begun = begun.map_or(0, |record| record.at);
+    for reign in reigns {
+        let from = reign.from.max(begun);
+        if from >= stopped {
+            continue;
+        }
+        let tells = |record: &&Record| {
+            told(&record.what).is_some_and(|token| match token {
+                Some(token) => token >= reign.token,
+                None => record.at >= reign.to,
+            })
+        };
+        let came = records.iter().find(tells).map(|record| record.at.max(from));
+        let span = (from, LAG, Whom::Process(process));
+        if case.is_late("leader in time", span, came.ok_or(stopped), verdict) {
+            let text = format!("{process} was told late or never that {} led", reign.token);
+            verdict.violation("convergence", text);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -195,6 +267,43 @@ mod tests {
             &with(&[view(1.1, 2, &[("svc/a", "1")]), stopped]),
             "convergence",
         );
+    }
+
+    #[test]
+    fn a_tracker_that_says_for_ever_that_it_is_stale_is_found() {
+        let all = [("svc/a", "1"), ("svc/b", "1")];
+        let view = |at, is_stale| {
+            let (process, at, mut what) = view(at, 3, &all);
+            if let What::View { stale, .. } = &mut what {
+                *stale = is_stale;
+            }
+            (process, at, what)
+        };
+        let stopped = ("t", 40.0, What::Stopped);
+        assert_found(&with(&[view(2.1, true), stopped.clone()]), "convergence");
+        assert_found(&with(&[view(2.1, true), view(30.0, false)]), "convergence");
+        assert_right(&with(&[view(2.1, true), view(2.2, false), stopped]));
+    }
+
+    #[test]
+    fn nobody_who_leads_although_somebody_does_is_found() {
+        let (process, at, _) = leads(2.9, 5);
+        let nobody = What::Leads {
+            election: "lead".to_owned(),
+            token: None,
+        };
+        let stopped = ("t", 40.0, What::Stopped);
+        let seen = with(&[
+            leads(2.8, 5),
+            (process, at, nobody.clone()),
+            stopped.clone(),
+        ]);
+        assert_found(&seen, "convergence");
+        let never = with(&[(process, at, nobody.clone()), stopped.clone()]);
+        let resigned = changed(39.0, 7, &[deleted("lead/b")]);
+        assert_found(&[&never[..], &[resigned.clone()]].concat(), "convergence");
+        let after = with(&[leads(2.8, 5), resigned, (process, 39.1, nobody), stopped]);
+        assert_right(&after);
     }
 
     #[test]

@@ -4,6 +4,14 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::history::{Run, Stamp};
 
+/// How often a property was put to the test that holds while nothing is wrong.
+#[derive(Clone, Copy, Default)]
+struct Cases {
+    judged: u64,
+    /// A fault that began meanwhile was an excuse, whether one was needed or not.
+    excused: u64,
+}
+
 /// Everything that was found in a run.
 pub(super) struct Verdict {
     run: Run,
@@ -12,6 +20,7 @@ pub(super) struct Verdict {
     /// What was to be expected of this server, and why it is not our doing.
     pub(super) expected: Vec<String>,
     counts: BTreeMap<String, u64>,
+    cases: BTreeMap<String, Cases>,
     longest: BTreeMap<String, Stamp>,
 }
 
@@ -22,6 +31,7 @@ impl Verdict {
             violations: Vec::new(),
             expected: Vec::new(),
             counts: BTreeMap::new(),
+            cases: BTreeMap::new(),
             longest: BTreeMap::new(),
         }
     }
@@ -34,6 +44,30 @@ impl Verdict {
     /// Counts something; it is told even if there is none.
     pub(super) fn count(&mut self, what: impl Into<String>, number: usize) {
         *self.counts.entry(what.into()).or_default() += number as u64;
+    }
+
+    /// How often something was counted.
+    pub(super) fn counted(&self, what: &str) -> u64 {
+        self.counts.get(what).copied().unwrap_or(0)
+    }
+
+    /// Counts a case of a property that holds while nothing is wrong.
+    pub(super) fn case(&mut self, property: &str, is_judged: bool) {
+        let cases = self.cases.entry(property.to_owned()).or_default();
+        if is_judged {
+            cases.judged += 1;
+        } else {
+            cases.excused += 1;
+        }
+    }
+
+    /// Notes it if a property was never judged.
+    pub(super) fn require_cases(&mut self, property: &str) {
+        let cases = self.cases.entry(property.to_owned()).or_default();
+        if cases.judged == 0 {
+            let text = format!("{property}: no case was judged, {} excused", cases.excused);
+            self.violation("untested", text);
+        }
     }
 
     /// Notes how long something took, if nothing took longer.
@@ -61,6 +95,10 @@ impl fmt::Display for Verdict {
         )?;
         for (what, count) in &self.counts {
             writeln!(f, "  {what}: {count}")?;
+        }
+        for (property, Cases { judged, excused }) in &self.cases {
+            writeln!(f, "  {property}, judged: {judged}")?;
+            writeln!(f, "  {property}, excused: {excused}")?;
         }
         for (what, time) in &self.longest {
             writeln!(f, "  longest {what}: {}", shown(*time))?;

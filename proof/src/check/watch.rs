@@ -43,7 +43,7 @@ fn follow(
         .process(process)
         .map_or(0, |process| process.started);
     // Up to where everything is known.
-    let mut known = 0;
+    let (mut known, mut has_begun) = (0, false);
     for Record { at, what } in records {
         let told = match what {
             What::Told {
@@ -68,56 +68,68 @@ fn follow(
                     let text = format!("{process} began anew with what was not so at {revision}");
                     verdict.violation("watch", text);
                 }
+                if has_begun {
+                    had_to_begin_anew(case, process, known, *at, verdict);
+                }
                 verdict.count("resets of watches", 1);
                 *revision
             }
             _ => continue,
         };
+        has_begun = true;
         let since = changes.range(known + 1..).next();
         let since = since.filter(|(revision, _)| **revision <= told);
         if let Some((revision, (changed, _))) = since {
-            late(
-                case,
-                process,
-                *revision,
-                started.max(*changed),
-                *at,
-                verdict,
-            );
+            let from = started.max(*changed);
+            late(case, ("watch", process), *revision, from, Ok(*at), verdict);
         }
         known = known.max(told);
     }
-    if let Some((stopped, _)) = records.iter().rev().find_map(stopped)
+    if let Some(stopped) = stopped(records)
         && let Some((revision, (changed, _))) = changes.range(known + 1..).next()
     {
-        late(
-            case,
-            process,
-            *revision,
-            started.max(*changed),
-            stopped,
-            verdict,
-        );
+        let (from, end) = (started.max(*changed), Err(stopped));
+        late(case, ("watch", process), *revision, from, end, verdict);
     }
 }
 
 /// When a process had stopped, as it was told to.
-pub(super) fn stopped(record: &Record) -> Option<(Stamp, ())> {
-    (record.what == What::Stopped).then_some((record.at, ()))
+pub(super) fn stopped(records: &[Record]) -> Option<Stamp> {
+    let stopped = records
+        .iter()
+        .rev()
+        .find(|record| record.what == What::Stopped);
+    stopped.map(|record| record.at)
 }
 
-/// Looks how late a change was told.
+/// Whoever began anew had to: what it would have been told next had been compacted.
+fn had_to_begin_anew(case: &Case<'_>, process: &str, known: i64, at: Stamp, verdict: &mut Verdict) {
+    let records = case.history.orchestrator().iter();
+    let compactions = records.filter_map(|record| match record.what {
+        What::Compacted { revision } if record.at <= at => Some(revision),
+        _ => None,
+    });
+    let compacted = compactions.max().unwrap_or(0);
+    if known + 1 >= compacted {
+        let text = format!("{process} began anew after {known}, compacted was {compacted}");
+        verdict.violation("watch", text);
+    }
+}
+
+/// Looks how late a change was told, or that it was not by the end.
 pub(super) fn late(
     case: &Case<'_>,
-    process: &str,
+    (what, process): (&str, &str),
     revision: i64,
     changed: Stamp,
-    told: Stamp,
+    told: Result<Stamp, Stamp>,
     verdict: &mut Verdict,
 ) {
-    let lag = told.saturating_sub(changed);
+    let (Ok(end) | Err(end)) = told;
+    let lag = end.saturating_sub(changed);
     verdict.lasted("time until a change was told", lag);
-    if told > case.faults.deadline(changed, LAG, Whom::Process(process)) {
+    let span = (changed, LAG, Whom::Process(process));
+    if case.is_late(&format!("{what} in time"), span, told, verdict) {
         let text = format!("{process} knew of {revision} {} after it", shown(lag));
         verdict.violation("convergence", text);
     }
@@ -212,6 +224,17 @@ mod tests {
         );
         let all = reset(2.1, 3, &[("w/a", "1"), ("w/b", "1"), ("w/c", "1")]);
         assert_found(&with(&[all, reset(2.2, 2, &[("w/a", "1")])]), "watch");
+    }
+
+    #[test]
+    fn a_reset_that_no_compaction_excuses_is_found() {
+        let state = reset(2.1, 3, &[("w/a", "1"), ("w/b", "1"), ("w/c", "1")]);
+        let compacted = |revision| ("orchestrator", 2.0, What::Compacted { revision });
+        let first = told(1.1, 2, &[put("w/a", "1", 2)]);
+        let rest = [first, state, told(3.1, 4, &[deleted("w/a")])];
+        assert_found(&with(&rest), "watch");
+        assert_found(&with(&[&[compacted(3)][..], &rest].concat()), "watch");
+        assert_right(&with(&[&[compacted(4)][..], &rest].concat()));
     }
 
     #[test]

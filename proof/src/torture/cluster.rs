@@ -101,9 +101,10 @@ impl Cluster {
         self.members.len()
     }
 
-    /// Kills a member; it keeps its data.
-    pub(crate) fn kill(&mut self, index: usize) {
-        self.members[index].process = None;
+    /// Kills a member; it keeps its data. Returns whether it ran.
+    pub(crate) fn kill(&mut self, index: usize) -> bool {
+        let process = self.members[index].process.take();
+        process.is_some_and(|mut process| !process.has_ended())
     }
 
     /// Starts a member that was killed on its data.

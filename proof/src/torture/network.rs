@@ -109,6 +109,14 @@ impl Network {
         }
     }
 
+    /// Whether nothing passes from one node to another, as the kernel or the proxy has it.
+    pub(crate) fn is_cut(&self, from: Node, to: Node) -> bool {
+        match &self.kind {
+            Kind::Namespaces(namespaces) => namespaces.is_cut(from, to),
+            Kind::Proxies(proxies) => proxies.is_cut(from, to),
+        }
+    }
+
     /// Undoes a [`cut`](Network::cut): everything passes again unless another fault cuts this way.
     pub(crate) fn heal(&mut self, from: Node, to: Node) -> Result<(), String> {
         if let Some(faults) = self.cuts.get_mut(&(from, to)).filter(|faults| **faults > 1) {
@@ -176,15 +184,18 @@ impl Namespaces {
     fn cut(&self, from: Node, to: Node) -> Result<(), String> {
         let to = address(to);
         let nowhere = format!("neighbour replace {to} lladdr {NOBODY} nud permanent dev wire");
-        ip(&nowhere, Some(self.keeper(from)))
+        ip(&nowhere, Some(self.keeper(from))).map(drop)
     }
 
     fn heal(&self, from: Node, to: Node) -> Result<(), String> {
         let to = address(to);
-        ip(
-            &format!("neighbour del {to} dev wire"),
-            Some(self.keeper(from)),
-        )
+        let gone = format!("neighbour del {to} dev wire");
+        ip(&gone, Some(self.keeper(from))).map(drop)
+    }
+
+    fn is_cut(&self, from: Node, to: Node) -> bool {
+        let told = format!("neighbour show to {} dev wire", address(to));
+        ip(&told, Some(self.keeper(from))).is_ok_and(|told| told.contains(NOBODY))
     }
 }
 
@@ -232,15 +243,15 @@ fn private() -> Result<(), String> {
     write("gid_map", format!("0 {group} 1"))
 }
 
-/// Calls `ip`, in the namespace of a process if one is given.
-fn ip(arguments: &str, beside: Option<Pid>) -> Result<(), String> {
+/// Calls `ip`, in the namespace of a process if one is given, and returns what it prints.
+fn ip(arguments: &str, beside: Option<Pid>) -> Result<String, String> {
     let output = launch(Path::new("ip"), beside)
         .args(arguments.split(' '))
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("ip: {error}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let why = String::from_utf8_lossy(&output.stderr);
     Err(format!("ip {arguments}: {}", why.trim()))
@@ -265,13 +276,22 @@ impl Proxies {
     }
 
     fn set(&self, from: Node, to: Node, passes: bool) {
+        if let Some((proxy, flow)) = self.between(from, to) {
+            proxy.set(flow, passes);
+        }
+    }
+
+    fn is_cut(&self, from: Node, to: Node) -> bool {
+        let between = self.between(from, to);
+        between.is_some_and(|(proxy, flow)| !proxy.passes(flow))
+    }
+
+    fn between(&self, from: Node, to: Node) -> Option<(&Proxy, Flow)> {
         let (group, member, flow) = match (from, to) {
             (Node::Clients(group), Node::Member(member)) => (group, member, Flow::Requests),
             (Node::Member(member), Node::Clients(group)) => (group, member, Flow::Answers),
-            _ => return,
+            _ => return None,
         };
-        if let Some(proxy) = self.groups.get(group).and_then(|group| group.get(member)) {
-            proxy.set(flow, passes);
-        }
+        Some((self.groups.get(group)?.get(member)?, flow))
     }
 }

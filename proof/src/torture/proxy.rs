@@ -68,6 +68,15 @@ impl Proxy {
             Flow::Answers => all.answers = passes,
         });
     }
+
+    /// Whether one direction passes.
+    pub(crate) fn passes(&self, flow: Flow) -> bool {
+        let all = *self.passes.borrow();
+        match flow {
+            Flow::Requests => all.requests,
+            Flow::Answers => all.answers,
+        }
+    }
 }
 
 impl Drop for Proxy {

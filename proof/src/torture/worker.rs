@@ -165,6 +165,29 @@ impl Desk {
         self.log.borrow_mut().note(what);
     }
 
+    /// Notes what must not happen.
+    fn unexpected(&self, text: impl Into<String>) {
+        self.note(What::Unexpected { text: text.into() });
+    }
+
+    /// Does a call, and notes how long it took: it may take as long as this many calls.
+    async fn timed<T>(
+        &self,
+        call: &str,
+        calls: u32,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let called = now();
+        let outcome = work.await;
+        self.note(What::Called {
+            call: call.to_owned(),
+            calls,
+            called,
+            error: outcome.as_ref().err().map(ToString::to_string),
+        });
+        outcome
+    }
+
     /// Completes when the process shall stop.
     pub(crate) async fn stopping(&self) {
         let mut stopping = self.stopping.clone();
@@ -198,9 +221,7 @@ impl Desk {
             )
             || error.to_string().contains("space");
         if !by_fault {
-            self.note(What::Unexpected {
-                text: format!("{what}: {error} ({:?})", error.kind()),
-            });
+            self.unexpected(format!("{what}: {error} ({:?})", error.kind()));
         }
         self.rest(Duration::from_millis(50), Duration::from_millis(250))
             .await;

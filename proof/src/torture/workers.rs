@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 use tokio::time::sleep;
 
 use super::{
@@ -136,11 +136,33 @@ impl Workers {
         self.all[number].group
     }
 
-    /// Kills a process.
-    pub(crate) fn kill(&mut self, number: usize) {
-        let process = self.name(number);
-        self.all[number].process = None;
-        self.log.borrow_mut().note(What::Killed { process });
+    /// The processes that keep keys.
+    pub(crate) fn owners(&self) -> Vec<usize> {
+        let owns =
+            |number: &usize| matches!(self.all[*number].role, Role::Ephemeral | Role::Service);
+        (0..self.all.len()).filter(owns).collect()
+    }
+
+    pub(crate) fn pid(&self, number: usize) -> Option<Pid> {
+        self.all[number].process.as_ref().map(Process::pid)
+    }
+
+    /// Kills a process. Fails if it had ended by itself, which is noted.
+    pub(crate) fn kill(&mut self, number: usize) -> Result<(), String> {
+        let name = self.name(number);
+        let mut process = self.all[number].process.take();
+        let ended = process.as_mut().and_then(Process::status);
+        drop(process);
+        let mut log = self.log.borrow_mut();
+        log.note(What::Killed {
+            process: name.clone(),
+        });
+        let Some(status) = ended else {
+            return Ok(());
+        };
+        let text = format!("{name} ended by itself: {status}: see {name}.err");
+        log.note(What::Unexpected { text: text.clone() });
+        Err(text)
     }
 
     /// Starts another process in the place of one that was killed.
@@ -162,6 +184,13 @@ impl Workers {
 
     /// Tells all to stop, and waits until they have. Who fails or does not stop is noted.
     pub(crate) async fn stop(&mut self) {
+        for worker in &mut self.all {
+            if let Some(status) = worker.process.as_mut().and_then(Process::status) {
+                let name = worker.name();
+                let text = format!("{name} ended before it was told to: {status}");
+                self.log.borrow_mut().note(What::Unexpected { text });
+            }
+        }
         self.log.borrow_mut().note(What::Stopping);
         let processes = || self.all.iter().filter_map(|worker| worker.process.as_ref());
         processes().for_each(|process| process.signal(Signal::SIGCONT));

@@ -84,8 +84,13 @@ impl World {
         }
     }
 
-    /// Runs etcdctl against one member. It may fail, as under a fault everything may.
-    pub(crate) async fn etcdctl(&self, member: usize, arguments: &[&str]) -> Result<(), String> {
+    /// Runs etcdctl against one member. It may fail, as under a fault everything may: that is told by
+    /// the inner result.
+    pub(crate) async fn etcdctl(
+        &self,
+        member: usize,
+        arguments: &[&str],
+    ) -> Result<Result<(), String>, String> {
         let mut command = launch(Path::new(&self.ctl), None);
         command
             .env("ETCDCTL_API", "3")
@@ -99,6 +104,9 @@ impl World {
         while !process.has_ended() {
             sleep(Duration::from_millis(10)).await;
         }
-        Ok(())
+        Ok(match process.status() {
+            Some(status) if status.success() => Ok(()),
+            status => Err(format!("etcdctl {arguments:?}: {status:?}")),
+        })
     }
 }

@@ -43,7 +43,8 @@ pub(super) async fn candidate(desk: &Desk) {
             session: Some(leadership.session().clone()),
         };
         // It is a write like any: under a fault it may fail.
-        let _ = leadership.proclaim(format!("{} leads", desk.process)).await;
+        let proclaim = leadership.proclaim(format!("{} leads", desk.process));
+        let _ = desk.timed("proclaim", 1, proclaim).await;
         let counter = Counter::new(desk, NAME, token, |key| leadership.fenced(key));
         let time = between(millis(100), desk.ttl * 2);
         belief.work(&counter, time, || leadership.is_held()).await;
@@ -51,7 +52,7 @@ pub(super) async fn candidate(desk: &Desk) {
             None => belief.end("resigned".to_owned()),
             Some(loss) => belief.lost(format!("{loss:?}"), leadership.lost()).await,
         }
-        if let Err(error) = leadership.resign().await {
+        if let Err(error) = desk.timed("resign", 1, leadership.resign()).await {
             desk.failed("resign", &error).await;
         }
         desk.rest(millis(1), millis(100)).await;

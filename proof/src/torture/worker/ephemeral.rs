@@ -20,15 +20,15 @@ async fn key(desk: &Desk, number: usize) {
     let name = format!("eph/{}-{number}", desk.process);
     while !desk.is_stopping() {
         match desk
-            .unless_stopping(desk.client.ephemeral(&name).create("0"))
+            .unless_stopping(desk.timed("create", 2, desk.client.ephemeral(&name).create("0")))
             .await
         {
             None => return,
             Some(Ok(key)) => {
                 let values = async {
-                    for value in 1..40 {
+                    for value in 1..fastrand::u32(5..40) {
                         desk.rest(millis(100), millis(800)).await;
-                        let _ = key.set(value.to_string()).await;
+                        let _ = desk.timed("set", 1, key.set(value.to_string())).await;
                         if desk.is_stopping() {
                             return;
                         }
@@ -58,16 +58,17 @@ async fn instance(desk: &Desk, number: usize) {
     let address = |serial: u32| Instance::new(format!("{id}:{serial}"));
     while !desk.is_stopping() {
         match desk
-            .unless_stopping(service.register(&id, address(0)))
+            .unless_stopping(desk.timed("register", 2, service.register(&id, address(0))))
             .await
         {
             None => return,
             Some(Ok(mut registration)) => {
                 let states = registration.states();
                 let changes = async {
-                    for serial in 1..20 {
+                    for serial in 1..fastrand::u32(3..20) {
                         desk.rest(millis(200), millis(1500)).await;
-                        let _ = registration.set(address(serial)).await;
+                        let set = registration.set(address(serial));
+                        let _ = desk.timed("set of an instance", 1, set).await;
                         if desk.is_stopping() {
                             return;
                         }
@@ -114,7 +115,7 @@ async fn give_up(desk: &Desk, key: &str, release: impl Future<Output = Result<()
     desk.note(What::GivenUp {
         key: key.to_owned(),
     });
-    if let Err(error) = release.await {
+    if let Err(error) = desk.timed("release of a key", 1, release).await {
         desk.failed("release", &error).await;
     }
     desk.rest(millis(10), millis(500)).await;

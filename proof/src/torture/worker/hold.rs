@@ -31,7 +31,7 @@ async fn hold_again(desk: &Desk, name: &str, least: Duration, most: Duration) {
                     asked,
                 });
                 hold(desk, name, &guard, between(least, most)).await;
-                if let Err(error) = guard.release().await {
+                if let Err(error) = desk.timed("release", 1, guard.release()).await {
                     desk.failed("release", &error).await;
                 }
                 desk.rest(millis(1), millis(40)).await;
@@ -209,10 +209,10 @@ impl<'a> Counter<'a> {
 
     async fn raise(&self) {
         let called = now();
-        let mark = fastrand::u32(..);
+        let mark = format!("{}-{:x}", self.desk.process, fastrand::u32(..));
         let raised = self.fenced.update(|present| {
             let number = present.map_or(0, number) + 1;
-            format!("{number} {} {}-{mark:x}", self.token, self.desk.process)
+            format!("{number} {} {mark}", self.token)
         });
         let outcome = match raised.await {
             Ok(revision) => Outcome::Written {
@@ -225,12 +225,10 @@ impl<'a> Counter<'a> {
             token: self.token,
             called,
             outcome,
+            mark,
         });
-        let _ = self
-            .desk
-            .client
-            .put(&self.plain, self.token.to_string())
-            .await;
+        let plain = self.desk.client.put(&self.plain, self.token.to_string());
+        let _ = self.desk.timed("put", 1, plain).await;
     }
 }
 

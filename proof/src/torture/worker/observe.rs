@@ -14,21 +14,15 @@ pub(super) const PREFIX: &str = "w/";
 /// Observes the keys, from the oldest revision that there is.
 pub(super) async fn observe(desk: &Desk) {
     begin(desk);
-    while !desk.is_stopping() {
-        let mut observer = desk.client.observe(KeyRange::prefix(PREFIX));
-        while let Some(Some(observed)) = desk.unless_stopping(observer.next()).await {
-            match observed {
-                Ok(Observed::Reset(snapshot)) => reset(desk, snapshot.revision, snapshot.kvs),
-                Ok(Observed::Changes(changes)) => {
-                    told(desk, changes.revision(), changes.events());
-                }
-                Err(error) => {
-                    desk.note(What::Unexpected {
-                        text: format!("observer: {error}"),
-                    });
-                    return;
-                }
+    let mut observer = desk.client.observe(KeyRange::prefix(PREFIX));
+    while let Some(observed) = desk.unless_stopping(observer.next()).await {
+        match observed {
+            Some(Ok(Observed::Reset(snapshot))) => reset(desk, snapshot.revision, snapshot.kvs),
+            Some(Ok(Observed::Changes(changes))) => {
+                told(desk, changes.revision(), changes.events());
             }
+            Some(Err(error)) => return desk.unexpected(format!("observer: {error}")),
+            None => return desk.unexpected("an observer ended by itself"),
         }
     }
 }
@@ -40,21 +34,17 @@ pub(super) async fn watch(desk: &Desk) {
     while !desk.is_stopping() {
         let request = WatchRequest::new(KeyRange::prefix(PREFIX)).start(next);
         let mut watch = desk.client.watch(request);
-        while let Some(Some(batch)) = desk.unless_stopping(watch.next()).await {
+        while let Some(batch) = desk.unless_stopping(watch.next()).await {
             match batch {
-                Ok(batch) => {
+                Some(Ok(batch)) => {
                     for events in batch.events.chunk_by(|a, b| a.revision() == b.revision()) {
                         told(desk, events[0].revision(), events);
                         next = events[0].revision().next();
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::Compacted => break,
-                Err(error) => {
-                    desk.note(What::Unexpected {
-                        text: format!("watch: {error}"),
-                    });
-                    return;
-                }
+                Some(Err(error)) if error.kind() == ErrorKind::Compacted => break,
+                Some(Err(error)) => return desk.unexpected(format!("watch: {error}")),
+                None => return desk.unexpected("a watch ended by itself"),
             }
         }
         if !desk.is_stopping() {
@@ -67,7 +57,8 @@ pub(super) async fn watch(desk: &Desk) {
 async fn read(desk: &Desk) -> Option<Revision> {
     loop {
         let range = Range::new(KeyRange::prefix(PREFIX));
-        match desk.unless_stopping(desk.client.range(range)).await? {
+        let read = desk.timed("read of a range", 1, desk.client.range(range));
+        match desk.unless_stopping(read).await? {
             Ok(range) => {
                 reset(desk, range.header.revision, range.kvs);
                 return Some(range.header.revision.next());

@@ -37,10 +37,7 @@ async fn views(desk: &Desk, mut tracker: Tracker) {
             changed = tracker.changed() => changed.map(|now| view = now),
         };
         if let Err(error) = changed {
-            desk.note(What::Unexpected {
-                text: format!("tracker: {error}"),
-            });
-            return;
+            return desk.unexpected(format!("tracker: {error}"));
         }
     }
 }
@@ -59,18 +56,14 @@ fn note(desk: &Desk, view: &Instances, stale: bool) {
 
 async fn leader(desk: &Desk) {
     let mut leaders = desk.client.election("lead").observe();
-    while let Some(Some(leader)) = desk.unless_stopping(leaders.next()).await {
+    while let Some(leader) = desk.unless_stopping(leaders.next()).await {
         match leader {
-            Ok(leader) => desk.note(What::Leads {
+            Some(Ok(leader)) => desk.note(What::Leads {
                 election: "lead".to_owned(),
                 token: leader.as_ref().map(|leader| leader.token.0),
             }),
-            Err(error) => {
-                desk.note(What::Unexpected {
-                    text: format!("leaders: {error}"),
-                });
-                return;
-            }
+            Some(Err(error)) => return desk.unexpected(format!("leaders: {error}")),
+            None => return desk.unexpected("the leaders ended by themselves"),
         }
     }
 }

@@ -24,7 +24,10 @@ pub(super) async fn write(desk: &Desk) {
                 Op::put(key, serial.to_string())
             });
         }
-        if let Some(Err(error)) = desk.unless_stopping(txn.commit()).await {
+        if let Some(Err(error)) = desk
+            .unless_stopping(desk.timed("commit", 1, txn.commit()))
+            .await
+        {
             desk.failed("write", &error).await;
         }
         desk.rest(millis(5), millis(60)).await;
