@@ -37,6 +37,9 @@ pub(crate) const OUTSIDE: MachineId = usize::MAX;
 /// How long a call may take.
 pub(crate) const CALL: Duration = Duration::from_secs(1);
 
+/// How long what was let go may stay: as long as the longest lease, and until that is seen.
+const GONE: Duration = Duration::from_secs(5);
+
 /// How long anything may take once all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -72,8 +75,10 @@ pub(crate) struct World {
     begun: Instant,
     workers: Mutex<Vec<oneshot::Receiver<()>>>,
     late: Mutex<Vec<Held>>,
-    /// When something last got through that had been held back, or a new leader let all leases live on.
-    healed: Mutex<Instant>,
+    /// When something of each client last got through that had been held back.
+    healed: Mutex<BTreeMap<MachineId, Instant>>,
+    /// When a new leader last let all leases live on.
+    kept_alive: Mutex<Instant>,
     latest_expiry: Duration,
     ended: AtomicBool,
     verdict: Mutex<Option<Violation>>,
@@ -140,7 +145,8 @@ impl World {
             begun,
             workers: Mutex::default(),
             late: Mutex::default(),
-            healed: Mutex::new(begun),
+            healed: Mutex::default(),
+            kept_alive: Mutex::new(begun),
             latest_expiry,
             ended: AtomicBool::new(false),
             verdict: Mutex::default(),
@@ -188,9 +194,29 @@ impl World {
         });
     }
 
-    /// When leases may last have begun their time anew though nobody sent a beat then.
-    pub(crate) fn healed(&self) -> Instant {
-        *lock(&self.healed)
+    /// When something of a client last got through that it had sent before.
+    pub(crate) fn healed(&self, client: MachineId) -> Instant {
+        let healed = lock(&self.healed).get(&client).copied();
+        healed.unwrap_or(self.begun)
+    }
+
+    /// When all leases last began their time anew though nobody sent a beat.
+    pub(crate) fn kept_alive(&self) -> Instant {
+        *lock(&self.kept_alive)
+    }
+
+    fn heal(&self, client: MachineId) {
+        self.members[client].faults.heal();
+        lock(&self.healed).insert(client, Instant::now());
+    }
+
+    fn heal_all(&self) {
+        (0..self.members.len()).for_each(|client| self.heal(client));
+    }
+
+    fn keep_alive(&self) {
+        self.store.keep_all_alive();
+        *lock(&self.kept_alive) = Instant::now();
     }
 
     /// How much later than its time a lease may end.
@@ -248,9 +274,8 @@ impl World {
         lock(&self.late).iter().for_each(Held::let_through);
         for member in &self.members {
             self.scheduler.go_on(member.machine.id());
-            member.faults.heal();
         }
-        *lock(&self.healed) = Instant::now();
+        self.heal_all();
         let workers = std::mem::take(&mut *lock(&self.workers));
         if timeout(PATIENCE, join_all(workers)).await.is_err() {
             self.broken("I12", format_args!("a task hangs"));
@@ -265,7 +290,7 @@ impl World {
         self.trace.say(format_args!("* {step}"));
         let client = step.client;
         let faults = &self.members[client].faults;
-        let healed = move |world: &Self| world.members[client].faults.heal();
+        let healed = move |world: &Self| world.heal(client);
         match step.fault {
             Fault::Partition(partition, window) => {
                 faults.partition(partition);
@@ -291,7 +316,10 @@ impl World {
             Fault::Late(call, window) => {
                 lock(&self.late).push(faults.hold_next(call));
                 let held = lock(&self.late).len() - 1;
-                self.later(window, move |world| lock(&world.late)[held].let_through());
+                self.later(window, move |world| {
+                    lock(&world.late)[held].let_through();
+                    lock(&world.healed).insert(client, Instant::now());
+                });
             }
             Fault::Pause(window) => {
                 self.scheduler.stop(client);
@@ -300,24 +328,24 @@ impl World {
             Fault::Election(window) => {
                 self.all(|faults| faults.partition(Partition::Hang));
                 self.later(window, |world| {
-                    world.store.keep_all_alive();
+                    world.keep_alive();
                     world.all(|faults| {
                         faults.cut_watches();
                         faults.cut_beats();
-                        faults.heal();
                     });
+                    world.heal_all();
                 });
             }
             Fault::Restart(window) => {
                 self.all(|faults| faults.partition(Partition::Refuse));
                 self.later(window, |world| {
-                    world.store.keep_all_alive();
-                    world.all(Faults::heal);
+                    world.keep_alive();
+                    world.heal_all();
                 });
             }
             Fault::Slow(delay, window) => {
                 self.all(|faults| faults.every(Calls::any(), Fate::DelayReply(delay)));
-                self.later(window, |world| world.all(Faults::heal));
+                self.later(window, Self::heal_all);
             }
             Fault::LateExpiry(delay, window) => {
                 self.store.delay_expiry(delay);
@@ -364,7 +392,6 @@ impl World {
             // What has not ended by then ends with all faults.
             if world.storms() {
                 act(&world);
-                *lock(&world.healed) = Instant::now();
             }
         });
     }
@@ -399,7 +426,7 @@ impl World {
             }
             (leases > 0 || left.len() > 1).then(|| left.join("; "))
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + GONE;
         while let Some(left) = left().await {
             if Instant::now() >= deadline {
                 self.broken("I5", format_args!("left behind: {left}"));
