@@ -38,6 +38,9 @@ pub(crate) const OUTSIDE: MachineId = usize::MAX;
 /// How long a call may take.
 pub(crate) const CALL: Duration = Duration::from_secs(1);
 
+/// How long what was let go may stay: as long as the longest lease, and until that is seen.
+const GONE: Duration = Duration::from_secs(5);
+
 /// How long anything may take once all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -454,7 +457,7 @@ impl World {
             }
             (leases > 0 || left.len() > 1).then(|| left.join("; "))
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + GONE;
         while let Some(left) = left().await {
             if Instant::now() >= deadline {
                 self.broken("I5", format_args!("left behind: {left}"));

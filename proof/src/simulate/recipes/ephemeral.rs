@@ -64,6 +64,8 @@ struct Books {
     log: Log,
     mirror: Mirror,
     pauses: Pauses,
+    /// Who was judged to be as good as dead, since when.
+    buried: BTreeSet<(MachineId, Instant)>,
     next_value: u64,
 }
 
@@ -133,6 +135,7 @@ struct Tag {
 
 /// When a key with a time to live may go, and when it must have gone.
 struct Timed {
+    client: MachineId,
     not_before: Option<Instant>,
     not_after: Option<Instant>,
     ttl: Duration,
@@ -152,6 +155,7 @@ impl Default for Ephemeral {
             log: Log::new(KeyRange::prefix(ALL)),
             mirror: Mirror::default(),
             pauses: Pauses::default(),
+            buried: BTreeSet::new(),
             next_value: 0,
         };
         Self {
@@ -212,8 +216,7 @@ impl Recipe for Ephemeral {
         });
         let now = Instant::now();
         let late = world.latest_expiry() + GOING;
-        let healed = (0..world.members.len()).map(|client| world.healed(client));
-        let renewed = healed.max().unwrap_or(now).max(world.kept_alive()) + late;
+        let renewed = |client| world.healed(client).max(world.kept_alive()) + late;
         books.timed.retain(|path, timed| {
             let stands = find(path).is_some();
             if !stands && timed.not_before.is_some_and(|not_before| now < not_before) {
@@ -221,10 +224,13 @@ impl Recipe for Ephemeral {
             }
             let not_after = timed
                 .not_after
-                .map(|not_after| not_after.max(renewed + timed.ttl));
+                .map(|not_after| not_after.max(renewed(timed.client) + timed.ttl));
             let is_over = not_after.is_some_and(|not_after| now > not_after);
             if stands && is_over {
                 world.broken("I9", format_args!("{path} stands after its time"));
+            }
+            if is_over {
+                world.count("judged timed");
             }
             !is_over
         });
@@ -236,9 +242,13 @@ impl Recipe for Ephemeral {
             let mut owned = there.iter().filter(|kv| {
                 kv.lease.is_some() && Tag::of(kv).is_some_and(|tag| tag.client == client)
             });
-            if now > death.max(world.healed(client)).max(world.kept_alive()) + LONGEST + late
-                && let Some(kv) = owned.next()
-            {
+            if now <= renewed(client).max(death + late) + LONGEST {
+                continue;
+            }
+            if books.buried.insert((client, death)) {
+                world.count("judged dead");
+            }
+            if let Some(kv) = owned.next() {
                 let key = &kv.key;
                 world.broken(
                     "I9",

@@ -1,7 +1,7 @@
 //! The verbs of a client: what was acknowledged stays, what failed never was, what is read was there.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -11,15 +11,15 @@ use quorate::{
     Client, Compare, Delete, Error, ErrorKind, Key, KeyRange, KeyValue, Op, OpResult, Put, Range,
     Result, Revision, Swap, Value,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use self::book::{Book, Fate, Write};
 use super::{Recipe, history::History};
 use crate::simulate::{
     cut::cut_after,
-    schedule::Fault,
+    glance::{Begun, Pauses},
     scheduler::MachineId,
-    world::{CALL, World},
+    world::{CALL, World, lock},
 };
 
 mod book;
@@ -30,14 +30,12 @@ const COUNTER: &str = "counter";
 /// How many other keys there are.
 const KEYS: u8 = 4;
 
-/// The slowest clock that there is.
-const SLOWEST: f64 = 0.95;
-
 /// The recipe, and what was written.
 #[derive(Default)]
 pub(crate) struct Kv {
     history: OnceLock<History>,
     book: Book,
+    pauses: Mutex<Pauses>,
 }
 
 impl Recipe for Kv {
@@ -58,7 +56,8 @@ impl Recipe for Kv {
         }
     }
 
-    fn look(&self, _world: &World) {
+    fn look(&self, world: &World) {
+        lock(&self.pauses).look(world);
         // A compaction must not overtake the history.
         drop(self.history().now());
     }
@@ -201,6 +200,7 @@ impl Worker {
         let since = self.now();
         let (name, from) = (self.name.clone(), self.written);
         let mut values: Vec<Value> = Vec::new();
+        let begun = Begun::now(&self.world, self.client);
         let update = client.update(COUNTER, |kv| {
             let nonce = from + values.len() as u64;
             let value = Value::from(format!("{} {name} {nonce}", count(kv) + 1));
@@ -212,6 +212,9 @@ impl Worker {
         let update = timeout(patience, cut_after(steps, update)).await;
         let update = update.ok().flatten();
         self.written += values.len() as u64;
+        // A read, and the writes that were refused with a pause after each.
+        let tries = values.len() as u32;
+        self.bounded(begun, (1 + 2 * tries) * CALL, "to update");
         let fate = self.fate(&update, |done| done.map_or(Fate::Never, Fate::Done));
         self.enter(COUNTER.into(), values, since, true, fate);
     }
@@ -336,7 +339,9 @@ impl Worker {
     async fn read_pages(&mut self, client: &Client) {
         let since = self.now();
         let pages = client.pages(Range::new(KeyRange::prefix("k/")).limit(1));
+        let begun = Begun::now(&self.world, self.client);
         let pages: std::result::Result<Vec<_>, _> = pages.try_collect().await;
+        self.bounded(begun, (u32::from(KEYS) + 1) * CALL, "to read all pages");
         match pages {
             Ok(pages) => {
                 let at = pages.first().map_or(since, |page| page.header.revision);
@@ -355,30 +360,20 @@ impl Worker {
 
     /// Makes one call, which has to end in time, or is given up in the middle of it.
     async fn patiently<T>(&mut self, call: impl Future<Output = Result<T>>) -> Option<Result<T>> {
-        let begun = Instant::now();
+        let begun = Begun::now(&self.world, self.client);
         let steps = (self.random.u8(..6) == 0).then(|| self.random.u32(1..8));
         let patience = match self.random.u8(..6) {
             0 => Duration::from_millis(self.random.u64(1..1000)),
             _ => 100 * CALL,
         };
         let ended = timeout(patience, cut_after(steps, call)).await;
-        let pauses = self
-            .world
-            .schedule
-            .steps
-            .iter()
-            .map(|step| match step.fault {
-                Fault::Pause(window) | Fault::Stall(_, window) if step.client == self.client => {
-                    window
-                }
-                _ => Duration::ZERO,
-            });
-        let longest = CALL.div_f64(SLOWEST) + pauses.sum() + Duration::from_millis(10);
-        if begun.elapsed() > longest {
-            let what = format_args!("a call took {:?}", begun.elapsed());
-            self.world.broken("I12", what);
-        }
+        self.bounded(begun, CALL, "a call");
         ended.ok().flatten()
+    }
+
+    fn bounded(&self, begun: Begun, most: Duration, what: &str) {
+        let pauses = lock(&self.recipe.pauses);
+        pauses.bounded(&self.world, self.client, begun, most, what);
     }
 
     /// What became of a call, if it answered; the errors that there may be are few.

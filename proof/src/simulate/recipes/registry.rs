@@ -14,7 +14,10 @@ use super::{
     Recipe,
     history::{History, Past},
 };
-use crate::simulate::world::{World, lock};
+use crate::simulate::{
+    glance::wake,
+    world::{World, lock},
+};
 
 mod follower;
 mod owner;
@@ -25,9 +28,6 @@ const PREFIX: &str = "services/api/";
 /// How long everything may take to be as it should once all is well.
 const AGREES: Duration = Duration::from_secs(20);
 
-/// After how many steps is looked again if nothing has changed.
-const LOOKS: u64 = 16;
-
 /// The recipe, and what is known of its instances.
 #[derive(Default)]
 pub(crate) struct Registry {
@@ -36,12 +36,11 @@ pub(crate) struct Registry {
     registered: Mutex<Vec<Arc<owner::Registered>>>,
     /// Who follows to the end.
     followers: Mutex<Vec<Follower>>,
-    /// When was looked last: at which revision, and after how many steps.
-    looked: Mutex<(Revision, u64)>,
 }
 
 impl Recipe for Registry {
     fn start(self: Arc<Self>, world: &Arc<World>) {
+        wake(world, KeyRange::prefix(PREFIX));
         self.history
             .get_or_init(|| Arc::new(History::new(&world.store)));
         for client in 0..world.members.len() {
@@ -60,15 +59,10 @@ impl Recipe for Registry {
         }
     }
 
-    /// What its owner believes to be registered is. That is looked at when the store has changed, and
-    /// now and then, for beliefs that begin too early.
+    /// What its owner believes to be registered is.
     fn look(&self, world: &World) {
         let past = self.history().now();
-        let mut looked = lock(&self.looked);
-        looked.1 += 1;
-        if world.schedule.assumed && (looked.0 != past.revision() || looked.1.is_multiple_of(LOOKS))
-        {
-            looked.0 = past.revision();
+        if world.schedule.assumed {
             let registered = lock(&self.registered);
             registered.iter().for_each(|it| it.look(world, &past));
         }

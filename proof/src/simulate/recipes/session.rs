@@ -11,12 +11,12 @@ use futures_util::FutureExt;
 use quorate::{
     KeyRange, LeaseId, Loss, Moment, Put, Runtime, Session, SessionState, Txn, backend::Backend,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use self::worker::Worker;
 use super::Recipe;
 use crate::simulate::{
-    glance::{Begun, Pauses, wake},
+    glance::{Begun, Due, Pauses, wake},
     scheduler::MachineId,
     world::{CALL, World, lock},
 };
@@ -49,8 +49,8 @@ struct Known {
     end: Option<End>,
     /// What its `lost()` said.
     told: Option<Loss>,
-    /// Since when it ought to have said so.
-    untold: Option<Instant>,
+    /// Whether it ought to have said so.
+    untold: Due,
 }
 
 /// How a session was first seen to be over.
@@ -148,17 +148,11 @@ impl Known {
                 }
             }
         }
-        if self.end.is_none() || self.told.is_some() || world.is_stopped(self.client) {
-            self.untold = None;
-        } else {
-            let since = *self.untold.get_or_insert_with(Instant::now);
-            if since.elapsed() > Pauses::LATE {
-                let end = self.end;
-                world.broken(
-                    "I3",
-                    format_args!("{lease} is over ({end:?}), and nobody is told"),
-                );
-            }
+        let is_due = self.end.is_some() && self.told.is_none() && !world.is_stopped(self.client);
+        if self.untold.is_late(is_due) {
+            let end = self.end;
+            let what = format_args!("{lease} is over ({end:?}), and nobody is told");
+            world.broken("I3", what);
         }
     }
 }
@@ -216,7 +210,7 @@ impl Sessions {
             deadline: session.deadline(),
             end: None,
             told: None,
-            untold: None,
+            untold: Due::default(),
         };
         books.known.insert(lease, known);
         let (lost, this, outer) = (session.lost(), Arc::clone(self), Arc::clone(world));

@@ -262,7 +262,13 @@ impl Worker {
             known.is_released = true;
         }
         let before = self.recipe.first(&self.world);
-        match hold.release().await {
+        let steps = (self.random.u8(..4) == 0).then(|| self.random.u32(1..12));
+        let begun = Begun::now(&self.world, self.client);
+        let Some(released) = cut_after(steps, hold.release()).await else {
+            return self.world.count("cut releases");
+        };
+        self.bounded(begun, 8 * CALL, "to release a hold");
+        match released {
             Ok(()) => {
                 self.world.count("released");
                 if self.recipe.first(&self.world) == Some(token) {

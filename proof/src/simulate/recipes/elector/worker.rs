@@ -23,6 +23,9 @@ use crate::simulate::{
     world::{CALL, World, lock},
 };
 
+/// What a task panics with.
+const ON_PURPOSE: &str = "on purpose";
+
 /// Campaigns again and again, in each way.
 pub(super) struct Worker {
     pub(super) recipe: Arc<Electors>,
@@ -91,7 +94,10 @@ impl Worker {
         let patience = Duration::from_millis(self.random.u64(1..15_000));
         match timeout(patience, cut_after(steps, run)).await {
             Err(_) | Ok(None) => self.world.count("cancelled"),
-            Ok(Some(Err(_))) => self.world.count("panicked"),
+            Ok(Some(Err(panic))) if panic.downcast_ref() == Some(&ON_PURPOSE) => {
+                self.world.count("panicked");
+            }
+            Ok(Some(Err(panic))) => resume_unwind(panic),
             Ok(Some(Ok(Ok(token)))) => {
                 self.world.count("ended");
                 let newest = lock(&self.recipe.books).newest.get(&number).copied();
@@ -249,7 +255,7 @@ impl Task {
             steps = steps.saturating_sub(1);
             if steps == 0 && panics {
                 stage.is_done = true;
-                resume_unwind(Box::new("on purpose"));
+                resume_unwind(Box::new(ON_PURPOSE));
             }
             if steps == 0 && ends {
                 stage.is_done = true;

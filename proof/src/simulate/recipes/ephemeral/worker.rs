@@ -354,6 +354,7 @@ impl Worker {
     fn lives(&self, path: &str, begun: Instant, ttl: Duration) {
         let late = ttl + self.world.latest_expiry() + GOING;
         let timed = Timed {
+            client: self.client,
             not_before: Some(begun + ttl),
             not_after: Some(Instant::now() + late),
             ttl,

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use futures_util::future::{Either, select};
-use quorate::{Client, ErrorKind, Key, KeyRange, LockGuard, Op, Revision, Txn, backend::Backend};
+use futures_util::future::{Either, join, select};
+use quorate::{
+    Client, Error, ErrorKind, Key, KeyRange, LockGuard, Op, Revision, Txn, backend::Backend,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Hold, NAME};
@@ -100,7 +102,6 @@ impl Hold {
                 return;
             };
             let next = world.members[(nth + 1) % clients].client();
-            let lock = next.lock(NAME);
             let patience = match (world.schedule.seed + nth as u64) % 3 {
                 0 => SOON,
                 1 => {
@@ -127,8 +128,7 @@ impl Hold {
                     world.broken("I1", what);
                 }
             };
-            let acquire = timeout(2 * LATE, lock.acquire());
-            let (acquired, ()) = futures_util::join!(acquire, loss);
+            let (acquired, ()) = join(timeout(2 * LATE, acquire(&next)), loss).await;
             if !matches!(acquired, Ok(Ok(_))) {
                 let what = format_args!("the lock is free, and ends with {acquired:?}");
                 world.broken("I12", what);
@@ -158,19 +158,21 @@ impl Hold {
     }
 }
 
+/// Acquires, under whichever session.
+async fn acquire(client: &Client) -> Result<LockGuard, Error> {
+    loop {
+        match client.lock(NAME).acquire().await {
+            Err(error) if error.is_retryable() => {}
+            // Of a session that has ended, as nobody has noticed yet.
+            Err(error) if error.kind() == ErrorKind::Lost => {}
+            acquired => return acquired,
+        }
+    }
+}
+
 /// A lock that nobody has; it is broken if it is not acquired.
 async fn free(world: &World, client: &Client) -> Option<LockGuard> {
-    let acquire = async {
-        loop {
-            match client.lock(NAME).acquire().await {
-                // Of a session that somebody began to make during the storm.
-                Err(error) if error.is_retryable() => {}
-                Err(error) if error.kind() == ErrorKind::Lost => {}
-                acquired => return acquired,
-            }
-        }
-    };
-    match timeout(2 * CALL, acquire).await {
+    match timeout(2 * CALL, acquire(client)).await {
         Ok(Ok(guard)) => Some(guard),
         Ok(Err(error)) => {
             world.broken("I12", format_args!("the lock is free, but {error}"));

@@ -33,12 +33,13 @@ impl Registered {
         let Some(registration) = &*registration else {
             return;
         };
-        if !self.private || !registration.is_held() {
+        if !self.private {
             return;
         }
         let stands = past.get(registration.key(), past.revision());
         let token = registration.token();
-        if stands.is_none_or(|kv| kv.create_revision != token) {
+        // Who is asked may notice what it would not have, so only who has no key is.
+        if stands.is_none_or(|kv| kv.create_revision != token) && registration.is_held() {
             let key = registration.key();
             let what = format_args!("{key} is held by {token}, and there is {stands:?}");
             world.broken("I9", what);
@@ -109,6 +110,10 @@ impl Owner {
                 None => registered = self.register().await,
                 Some(it) => match self.random.u8(..10) {
                     0 => self.leave(&it).await,
+                    1 if self.random.u8(..8) == 0 => {
+                        self.close().await;
+                        registered = Some(it);
+                    }
                     _ if it.living().is_none() => {
                         self.world.count("over");
                         self.leave(&it).await;
@@ -183,8 +188,25 @@ impl Owner {
         lock(&registered.registration).replace(registration);
     }
 
+    /// Closes the client: what it has registered by its shared session is over for good.
+    async fn close(&mut self) {
+        let client = self.world.members[self.client].client();
+        let steps = (self.random.u8(..3) == 0).then(|| self.random.u32(1..8));
+        self.world.count("closed clients");
+        if let Some(Err(error)) = cut_after(steps, client.close()).await {
+            expected(&self.world, &error);
+        }
+    }
+
     async fn leave(&mut self, registered: &Arc<Registered>) {
-        if self.random.bool() {
+        let way = self.random.u8(..4);
+        if way == 0 {
+            let registration = lock(&registered.registration).take();
+            if let Some(registration) = registration {
+                let steps = Some(self.random.u32(1..8));
+                drop(cut_after(steps, registration.release()).await);
+            }
+        } else if way == 1 {
             registered
                 .release(&self.world, self.registry.history())
                 .await;
