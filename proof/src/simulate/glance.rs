@@ -109,7 +109,7 @@ impl Mirror {
 pub(crate) struct Pauses(BTreeMap<MachineId, Pause>);
 
 enum Pause {
-    Since(Instant),
+    Now,
     Until(Instant),
 }
 
@@ -154,21 +154,10 @@ impl Pauses {
             let id = member.machine.id();
             let now = Instant::now();
             if world.is_stopped(id) {
-                let pause = self.0.entry(id).or_insert(Pause::Since(now));
-                if let Pause::Until(_) = pause {
-                    *pause = Pause::Since(now);
-                }
-            } else if let Some(pause @ Pause::Since(_)) = self.0.get_mut(&id) {
+                self.0.insert(id, Pause::Now);
+            } else if let Some(pause @ Pause::Now) = self.0.get_mut(&id) {
                 *pause = Pause::Until(now);
             }
-        }
-    }
-
-    /// Since when a machine stands still, if it does.
-    pub(crate) fn since(&self, machine: MachineId) -> Option<Instant> {
-        match self.0.get(&machine) {
-            Some(Pause::Since(since)) => Some(*since),
-            Some(Pause::Until(_)) | None => None,
         }
     }
 
@@ -183,7 +172,7 @@ impl Pauses {
     ) {
         let paused = match self.0.get(&machine) {
             None => false,
-            Some(Pause::Since(_)) => true,
+            Some(Pause::Now) => true,
             Some(Pause::Until(end)) => *end >= begun.at,
         };
         let elapsed = world.members[machine]

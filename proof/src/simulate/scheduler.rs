@@ -13,6 +13,7 @@ use std::{
 };
 
 use futures_core::future::BoxFuture;
+use tokio::time::Instant;
 
 /// A machine, by its place among all of them.
 pub(crate) type MachineId = usize;
@@ -44,8 +45,9 @@ struct Task {
 struct Machine {
     ready: BTreeSet<TaskId>,
     tasks: usize,
-    /// How many times it was stopped and did not go on.
+    /// How many times it was stopped and did not go on, and when the first time was.
     stops: u32,
+    stopped: Option<Instant>,
     /// Those of its tasks that stand still though it runs.
     stalled: BTreeSet<TaskId>,
     /// What happens after how many more steps of its tasks.
@@ -84,7 +86,10 @@ impl Scheduler {
 
     /// Stops everything that runs on a machine, until it [goes on](Scheduler::go_on) as many times.
     pub(crate) fn stop(&self, machine: MachineId) {
-        self.lock().machines.entry(machine).or_default().stops += 1;
+        self.change(machine, |machine| {
+            machine.stops += 1;
+            machine.stopped.get_or_insert_with(Instant::now);
+        });
     }
 
     /// Stops one of a machine's tasks, if it has any.
@@ -112,10 +117,22 @@ impl Scheduler {
         machine.is_some_and(|machine| machine.stops > 0 || !machine.stalled.is_empty())
     }
 
+    /// Since when all of a machine stands still, if it does.
+    pub(crate) fn stopped(&self, machine: MachineId) -> Option<Instant> {
+        let state = self.lock();
+        state
+            .machines
+            .get(&machine)
+            .and_then(|machine| machine.stopped)
+    }
+
     /// Takes one stop back.
     pub(crate) fn go_on(&self, machine: MachineId) {
         self.change(machine, |machine| {
-            machine.stops = machine.stops.saturating_sub(1)
+            machine.stops = machine.stops.saturating_sub(1);
+            if machine.stops == 0 {
+                machine.stopped = None;
+            }
         });
     }
 
@@ -130,6 +147,7 @@ impl Scheduler {
     pub(crate) fn go_on_at_last(&self, machine: MachineId) {
         self.change(machine, |machine| {
             machine.stops = 0;
+            machine.stopped = None;
             machine.stalled.clear();
         });
     }

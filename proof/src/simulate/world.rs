@@ -186,6 +186,12 @@ impl World {
         fastrand::Rng::with_seed(seed)
     }
 
+    /// Since when all of a client stands still, if it does.
+    pub(crate) fn stopped(&self, client: MachineId) -> Option<Instant> {
+        self.scheduler.stopped(client)
+    }
+
+    /// Whether a client, or any task of it, stands still.
     pub(crate) fn is_stopped(&self, client: MachineId) -> bool {
         self.scheduler.is_stopped(client)
     }

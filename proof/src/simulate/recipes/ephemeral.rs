@@ -236,7 +236,7 @@ impl Recipe for Ephemeral {
         });
         for member in &world.members {
             let client = member.machine.id();
-            let Some(death) = books.pauses.since(client) else {
+            let Some(death) = world.stopped(client) else {
                 continue;
             };
             let mut owned = there.iter().filter(|kv| {
