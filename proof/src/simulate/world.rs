@@ -283,8 +283,17 @@ impl World {
             member.troubles.end_all();
             self.is_healed(client);
         }
-        let workers = std::mem::take(&mut *lock(&self.workers));
-        if timeout(PATIENCE, join_all(workers)).await.is_err() {
+        let all_ended = async {
+            // Who works may set others to work to the last.
+            loop {
+                let workers = std::mem::take(&mut *lock(&self.workers));
+                if workers.is_empty() {
+                    return;
+                }
+                join_all(workers).await;
+            }
+        };
+        if timeout(PATIENCE, all_ended).await.is_err() {
             self.broken("I12", format_args!("a task hangs"));
         }
     }
