@@ -476,6 +476,26 @@ scenarios! {
         assert_eq!(changed(&mut watch).await.rps, 2);
     }
 
+    async fn a_document_that_is_refused_does_not_get_into_the_cache(world: World) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cache");
+        let ours = world.join_with(impatient());
+        let config = ours.client.config::<Limits>("l").cache(&path, WhenDown::UseCache);
+        let good = config.set(&limits(1)).await.unwrap();
+        let mut watch = config.watch().await.unwrap();
+        let kept = fs::read(&path).unwrap();
+        ours.client.put("l", "nonsense").await.unwrap();
+        rejected(&mut watch).await;
+        // It is judged after all that was done about the one before.
+        ours.client.put("l", "worse").await.unwrap();
+        rejected(&mut watch).await;
+        assert_eq!(fs::read(&path).unwrap(), kept);
+        drop(watch);
+        ours.faults.partition(Partition::Refuse);
+        let watch = config.watch().await.unwrap();
+        assert_eq!((watch.current().rps, watch.revision()), (1, good));
+    }
+
     async fn a_watch_follows_through_cuts_and_partitions(world: World) {
         let ours = world.join();
         let writer = world.observer();

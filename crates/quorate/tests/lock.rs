@@ -22,7 +22,7 @@ use quorate::{
     },
 };
 use support::{lagging::Lagging, machine::Machine, until, world::World};
-use tokio::task::JoinHandle;
+use tokio::{sync::Notify, task::JoinHandle};
 
 const NAME: &str = "jobs";
 const TTL: Duration = Duration::from_secs(2);
@@ -318,6 +318,51 @@ scenarios! {
         let mut gate = TokenGate::new();
         gate.seal(next.token()).unwrap();
         assert_eq!(gate.accept(guard.token()).unwrap_err().kind(), ErrorKind::Lost);
+    }
+
+    async fn an_update_whose_hold_ends_before_its_write_is_not_done(world: World) {
+        let ours = world.join();
+        let observer = world.observer();
+        let guard = ours.client.lock(NAME).acquire().await.unwrap();
+        let value = guard.fenced("balance");
+        value.set("10").await.unwrap();
+        let has_read = Notify::new();
+        let updated = value.update(|_| {
+            ours.faults.next(CallKind::Txn, Fate::DelayRequest(Duration::from_millis(500)));
+            has_read.notify_one();
+            "0"
+        });
+        let meanwhile = async {
+            has_read.notified().await;
+            observer.lock(NAME).break_hold(guard.token()).await.unwrap();
+        };
+        let (updated, ()) = tokio::join!(updated, meanwhile);
+        assert_eq!(updated.unwrap_err().kind(), ErrorKind::Lost);
+        assert_eq!(observer.get("balance").await.unwrap().unwrap().value, "10");
+    }
+
+    async fn an_update_overwrites_nothing_that_it_has_not_read(world: World) {
+        let ours = world.join();
+        let observer = world.observer();
+        let guard = ours.client.lock(NAME).acquire().await.unwrap();
+        let value = guard.fenced("balance");
+        value.set("10").await.unwrap();
+        let has_read = Notify::new();
+        let mut is_first = true;
+        let updated = value.update(|kv| {
+            if std::mem::take(&mut is_first) {
+                ours.faults.next(CallKind::Txn, Fate::DelayRequest(Duration::from_millis(500)));
+                has_read.notify_one();
+            }
+            format!("{}+1", kv.unwrap().value)
+        });
+        let meanwhile = async {
+            has_read.notified().await;
+            observer.put("balance", "20").await.unwrap();
+        };
+        let (updated, ()) = tokio::join!(updated, meanwhile);
+        updated.unwrap();
+        assert_eq!(observer.get("balance").await.unwrap().unwrap().value, "20+1");
     }
 
     async fn work_under_a_lock_is_dropped_when_the_hold_is_lost(world: World) {

@@ -209,6 +209,26 @@ async fn an_observer_that_reads_for_itself_notices_another_cluster() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_cluster_is_told_by_its_id_though_its_revisions_are_higher() {
+    let (ours, _faults, switch) = switched();
+    ours.put("k/1", "old").await.unwrap();
+    let other = Memory::new();
+    let writer = Client::with_backend(Arc::new(other.clone()));
+    for _ in 0..100 {
+        writer.put("k/1", "new").await.unwrap();
+    }
+    switch.to(Arc::new(other));
+    let told = ours.get("k/1").await.unwrap_err();
+    assert_eq!(told.kind(), ErrorKind::ClusterChanged);
+    assert_eq!(ours.get("k/1").await.unwrap().unwrap().value, "new");
+    // What was written there is written.
+    switch.to(Arc::new(Memory::new()));
+    let told = ours.put("k/2", "newer").await.unwrap_err();
+    assert!(told.kind() == ErrorKind::ClusterChanged && told.is_indefinite());
+    assert_eq!(ours.get("k/2").await.unwrap().unwrap().value, "newer");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_observes_leaders_goes_on_in_another_cluster() {
     let (ours, faults, switch) = switched();
     let election = ours.election("e");
