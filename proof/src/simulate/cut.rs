@@ -26,6 +26,26 @@ pub(crate) async fn cut_after<T>(polls: Option<u32>, future: impl Future<Output 
     cut.await
 }
 
+/// Calls `act` just before the `nth` poll of a future, if it comes to that.
+pub(crate) async fn acting<T>(
+    mut nth: u32,
+    act: impl FnOnce(),
+    future: impl Future<Output = T>,
+) -> T {
+    let mut future = Box::pin(future);
+    let mut act = Some(act);
+    let acting = poll_fn(|cx| {
+        nth = nth.saturating_sub(1);
+        if nth == 0
+            && let Some(act) = act.take()
+        {
+            act();
+        }
+        future.as_mut().poll(cx)
+    });
+    acting.await
+}
+
 /// Calls `dropped` just before a future is dropped that has not come to its end.
 pub(crate) fn noting<F: Future, D: FnOnce() + Unpin>(future: F, dropped: D) -> Noting<F, D> {
     Noting {

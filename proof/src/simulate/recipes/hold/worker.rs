@@ -11,7 +11,7 @@ use super::{
     held::{Guard, Held, Waiter},
 };
 use crate::simulate::{
-    cut::cut_after,
+    cut::{acting, cut_after},
     glance::{Begun, Due},
     scheduler::MachineId,
     world::{CALL, World, lock},
@@ -112,9 +112,25 @@ impl Worker {
             let waiter = (Arc::downgrade(waiter), Due::default());
             lock(&self.recipe.books).waiters.push(waiter);
         }
+        // Between any two steps.
+        let closes = if random.u8(..4) == 0 {
+            random.u32(1..8)
+        } else {
+            0
+        };
+        let (closed, world) = (waiter.clone(), &self.world);
+        let close = || {
+            if closes > 0
+                && let Some(waiter) = &closed
+            {
+                world.count("closed meanwhile");
+                drop(waiter.session.close().now_or_never());
+            }
+        };
         let begun = Begun::now(&self.world, client);
-        let acquired = timeout(patience, cut_after(steps, acquire)).await;
-        drop(waiter);
+        let acquire = acting(closes, close, cut_after(steps, acquire));
+        let acquired = timeout(patience, acquire).await;
+        drop((waiter, closed));
         if kind == 1 {
             self.bounded(begun, 2 * CALL, "to try a lock");
         }
