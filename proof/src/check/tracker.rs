@@ -301,7 +301,10 @@ mod tests {
         assert_found(&seen, "convergence");
         let never = with(&[(process, at, nobody.clone()), stopped.clone()]);
         let resigned = changed(39.0, 7, &[deleted("lead/b")]);
-        assert_found(&[&never[..], std::slice::from_ref(&resigned)].concat(), "convergence");
+        assert_found(
+            &[&never[..], std::slice::from_ref(&resigned)].concat(),
+            "convergence",
+        );
         let after = with(&[leads(2.8, 5), resigned, (process, 39.1, nobody), stopped]);
         assert_right(&after);
     }
