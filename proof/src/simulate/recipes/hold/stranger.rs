@@ -17,6 +17,9 @@ pub(super) async fn come_and_go(world: Arc<World>) {
     let mut lease = 0;
     while world.storms() {
         sleep(Duration::from_millis(random.u64(..6000))).await;
+        if !world.storms() {
+            return;
+        }
         if random.u8(..3) == 0 {
             let key = NONE[random.usize(..NONE.len())];
             let op = match random.bool() {
