@@ -1,27 +1,8 @@
 //! Recipes on a real cluster under every kind of fault: the short run of `cargo xtask torture`.
 
-use std::process::{Command, Stdio};
+mod support;
 
-/// Runs `proof torture`, and fails with what it told if a property was broken or was not put to the test.
-fn torture(flags: &[&str]) -> String {
-    assert!(
-        std::env::var_os("ETCD_BIN").is_some(),
-        "this test needs a real etcd: run it by `cargo xtask test`, which finds one, \
-         or set ETCD_BIN and ETCDCTL_BIN"
-    );
-    let output = Command::new(env!("CARGO_BIN_EXE_proof"))
-        .arg("torture")
-        .args(flags)
-        .stdin(Stdio::null())
-        .output()
-        .expect("it can be run");
-    let told = String::from_utf8_lossy(&output.stdout).into_owned();
-    let progress = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{progress}\n{told}");
-    let report = format!("{progress}\n{told}");
-    println!("{report}");
-    report
-}
+use support::proof;
 
 /// Asserts that kinds of faults were done, and their effects seen, unless they are not possible here.
 fn assert_done(report: &str, kinds: &[&str]) {
@@ -45,7 +26,7 @@ fn count(report: &str, what: &str) -> u64 {
 #[test]
 fn the_promises_hold_on_a_real_cluster_under_every_kind_of_fault() {
     // Every kind comes once, however little time there is.
-    let report = torture(&["--minutes", "0.1"]);
+    let report = proof("torture", &["--minutes", "0.1"]);
     let of_members = [
         "kill",
         "pause",
@@ -76,7 +57,8 @@ const OF_CLIENTS: [&str; 5] = [
 #[test]
 fn the_promises_hold_behind_proxies_where_namespaces_are_not_permitted() {
     let faults = format!("kill,{}", OF_CLIENTS.join(","));
-    let report = torture(&["--proxies", "--minutes", "0.1", "--faults", &faults]);
+    let flags = ["--proxies", "--minutes", "0.1", "--faults", &faults];
+    let report = proof("torture", &flags);
     assert!(
         report.contains("proxies between clients and members"),
         "{report}"

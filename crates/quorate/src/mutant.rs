@@ -80,14 +80,14 @@ pub(crate) const fn planted(_: Mutant) -> bool {
     false
 }
 
-/// Where a watch goes on after a break, if [`Mutant::EventTwice`] or [`Mutant::WatchResumedLate`] is
-/// planted: one revision off.
-pub(crate) fn resume(next: Revision) -> Revision {
+/// Where a watch goes on that was open before or not: one revision off after a break, if
+/// [`Mutant::EventTwice`] or [`Mutant::WatchResumedLate`] is planted.
+pub(crate) fn resume(next: Revision, was_open: bool) -> Revision {
+    // Zero begins with the present.
+    let breaks = was_open && next != Revision::ZERO;
     match next {
-        // It begins with the present.
-        Revision::ZERO => next,
-        _ if planted(Mutant::EventTwice) => next.previous(),
-        _ if planted(Mutant::WatchResumedLate) => next.next(),
+        _ if breaks && planted(Mutant::EventTwice) => next.previous(),
+        _ if breaks && planted(Mutant::WatchResumedLate) => next.next(),
         _ => next,
     }
 }

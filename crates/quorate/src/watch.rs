@@ -317,10 +317,7 @@ impl Feed {
             runtime.sleep_until(not_before).await;
             self.not_before = None;
         }
-        let next = match self.cluster_id {
-            0 => self.next,
-            _ => mutant::resume(self.next),
-        };
+        let next = mutant::resume(self.next, self.cluster_id != 0);
         let request = self.request.clone().start(next);
         let watching = self.link.watch(request).await?;
         self.open = Some(Open {

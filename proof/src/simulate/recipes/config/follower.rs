@@ -121,7 +121,7 @@ impl Follower {
             }
         });
         if !right {
-            self.broken(
+            self.world.broken(
                 "I16",
                 format_args!("it was not so since {since}: {limits:?}"),
             );
@@ -140,15 +140,18 @@ impl Follower {
             let past = self.history.now();
             let stood = past.present(&self.place.keys(), at);
             if at > past.revision() || self.place.decode(&stood).as_ref() != Some(&*limits) {
-                self.broken("I7", format_args!("it was not so at {at}: {limits:?}"));
+                self.world
+                    .broken("I7", format_args!("it was not so at {at}: {limits:?}"));
             }
         }
         if limits.check().is_err() && !is_default {
-            self.broken("I7", format_args!("it is not valid: {limits:?}"));
+            self.world
+                .broken("I7", format_args!("it is not valid: {limits:?}"));
         }
         if at < self.seen {
             let seen = self.seen;
-            self.broken("I7", format_args!("{at} is shown after {seen}"));
+            self.world
+                .broken("I7", format_args!("{at} is shown after {seen}"));
         }
         if let Some(rejected) = watch.rejected() {
             self.rejected(&rejected);
@@ -161,7 +164,8 @@ impl Follower {
         let at = rejected.revision;
         let present = past.present(&self.place.keys(), at);
         if at > past.revision() || !self.place.is_refused(&present, &rejected.reason) {
-            self.broken("I7", format_args!("{present:?} is refused: {rejected}"));
+            self.world
+                .broken("I7", format_args!("{present:?} is refused: {rejected}"));
         }
     }
 
@@ -180,7 +184,8 @@ impl Follower {
                 self.world.count("changes");
                 let shown = self.watch.as_ref().map(ConfigWatch::current);
                 if shown.is_some_and(|shown| shown != limits) {
-                    self.broken("I7", format_args!("{limits:?} is told and not shown"));
+                    self.world
+                        .broken("I7", format_args!("{limits:?} is told and not shown"));
                 }
             }
             Ok(Some(Ok(Update::Rejected(rejected)))) => {
@@ -188,7 +193,7 @@ impl Follower {
                 self.rejected(&rejected);
             }
             Ok(Some(Ok(_))) => {}
-            Ok(Some(Err(error))) => self.broken("I8", format_args!("{error}")),
+            Ok(Some(Err(error))) => self.world.broken("I8", format_args!("{error}")),
             Ok(None) | Err(_) => {}
         }
         self.show();
@@ -234,18 +239,12 @@ impl Follower {
     }
 
     fn expected(&self, error: &Error) {
-        let expected = [
+        let kinds = [
             ErrorKind::Compacted,
             ErrorKind::Timeout,
             ErrorKind::Unavailable,
         ];
-        if !expected.contains(&error.kind()) {
-            self.broken("I13", format_args!("an error that nobody expects: {error}"));
-        }
-    }
-
-    fn broken(&self, invariant: &'static str, what: std::fmt::Arguments<'_>) {
-        self.world.broken(invariant, what);
+        self.world.expect(error, &kinds);
     }
 }
 

@@ -63,7 +63,8 @@ impl Writer {
                 let past = self.history.now();
                 let stands = past.present(&KeyRange::key(KEY), revision);
                 if Place::Document.decode(&stands) != Some(limits) {
-                    self.broken("I10", format_args!("{stands:?} was set at {revision}"));
+                    self.world
+                        .broken("I10", format_args!("{stands:?} was set at {revision}"));
                 }
             }
             Some(Err(error)) if limit == 0 && error.kind() == ErrorKind::InvalidArgument => {
@@ -94,7 +95,7 @@ impl Writer {
                 });
                 if now.is_none() || now != expected {
                     let what = format_args!("at {revision} it is {now:?}, not {expected:?}");
-                    self.broken("I10", what);
+                    self.world.broken("I10", what);
                 }
             }
             Some(Err(error)) => self.absent_or_bad(&error),
@@ -128,7 +129,8 @@ impl Writer {
         let keys = place.keys();
         let mut moments = past.moments(&keys, since, past.revision());
         if !moments.any(|at| place.decode(&past.present(&keys, at)) == got) {
-            self.broken("I16", format_args!("it was never {got:?} since {since}"));
+            self.world
+                .broken("I16", format_args!("it was never {got:?} since {since}"));
         }
     }
 
@@ -188,14 +190,8 @@ impl Writer {
     }
 
     fn expected(&self, error: &Error) {
-        let expected = [ErrorKind::Timeout, ErrorKind::Unavailable];
-        if !expected.contains(&error.kind()) {
-            self.broken("I13", format_args!("an error that nobody expects: {error}"));
-        }
-    }
-
-    fn broken(&self, invariant: &'static str, what: std::fmt::Arguments<'_>) {
-        self.world.broken(invariant, what);
+        let kinds = [ErrorKind::Timeout, ErrorKind::Unavailable];
+        self.world.expect(error, &kinds);
     }
 }
 

@@ -324,15 +324,12 @@ impl Worker {
     }
 
     fn expected(&self, error: &Error) {
-        let expected = [
+        let kinds = [
             ErrorKind::Conflict,
             ErrorKind::Lost,
             ErrorKind::Timeout,
             ErrorKind::Unavailable,
         ];
-        if !expected.contains(&error.kind()) {
-            self.world
-                .broken("I13", format_args!("an error that nobody expects: {error}"));
-        }
+        self.world.expect(error, &kinds);
     }
 }

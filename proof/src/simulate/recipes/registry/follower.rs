@@ -80,7 +80,7 @@ impl Follower {
         let agreed = async {
             loop {
                 let Some(tracker) = &mut self.tracker else {
-                    return self.broken("I12", format_args!("nothing is tracked"));
+                    return self.world.broken("I12", format_args!("nothing is tracked"));
                 };
                 let patience = Duration::from_millis(100);
                 let change = timeout(patience, tracker.next()).await;
@@ -143,7 +143,7 @@ impl Follower {
                 self.seen = since;
                 self.snapshot();
             }
-            Ok(Some(Err(error))) => self.broken("I8", format_args!("{error}")),
+            Ok(Some(Err(error))) => self.world.broken("I8", format_args!("{error}")),
             Ok(None) | Err(_) => {}
         }
     }
@@ -157,7 +157,8 @@ impl Follower {
         let at = snapshot.revision();
         if at < self.seen {
             let seen = self.seen;
-            self.broken("I8", format_args!("the instances of {at} after {seen}"));
+            self.world
+                .broken("I8", format_args!("the instances of {at} after {seen}"));
         }
         self.seen = at;
         self.told = self.stood(&snapshot);
@@ -172,7 +173,7 @@ impl Follower {
         let past = self.history.now();
         let at = snapshot.revision();
         if at > past.revision() || decode(&past, at) != shown {
-            self.broken(
+            self.world.broken(
                 "I7",
                 format_args!("the instances were not so at {at}: {shown:?}"),
             );
@@ -190,7 +191,7 @@ impl Follower {
                 self.told = self.stood(&snapshot);
                 self.seen = self.seen.max(snapshot.revision());
             }
-            Ok(Err(error)) => self.broken("I8", format_args!("{error}")),
+            Ok(Err(error)) => self.world.broken("I8", format_args!("{error}")),
             Err(_) => {}
         }
     }
@@ -228,7 +229,8 @@ impl Follower {
             Err(_) => (false, "failed"),
         };
         if !right {
-            self.broken("I7", format_args!("it cannot have {what}: {change:?}"));
+            self.world
+                .broken("I7", format_args!("it cannot have {what}: {change:?}"));
         }
     }
 
@@ -253,7 +255,7 @@ impl Follower {
         self.world.count("picks");
         let it = pick.instance();
         if it.draining || it.weight == 0 || !self.was(pick.id(), it) {
-            self.broken("I8", format_args!("{it:?} is picked"));
+            self.world.broken("I8", format_args!("{it:?} is picked"));
         }
         match self.random.u8(..3) {
             0 => pick.failed(),
@@ -270,7 +272,8 @@ impl Follower {
             Ok(instances) if instances.revision() >= since => drop(self.stood(&instances)),
             Ok(instances) => {
                 let at = instances.revision();
-                self.broken("I16", format_args!("a read since {since} is of {at}"));
+                self.world
+                    .broken("I16", format_args!("a read since {since} is of {at}"));
             }
             Err(error) => self.expected(&error),
         }
@@ -282,7 +285,7 @@ impl Follower {
                 let keys = KeyRange::prefix(PREFIX);
                 let mut moments = past.moments(&keys, since, past.revision());
                 if !moments.any(|at| past.present(&keys, at).len() == count) {
-                    self.broken(
+                    self.world.broken(
                         "I16",
                         format_args!("there never were {count} since {since}"),
                     );
@@ -293,17 +296,11 @@ impl Follower {
     }
 
     fn expected(&self, error: &Error) {
-        let expected = [
+        let kinds = [
             ErrorKind::Compacted,
             ErrorKind::Timeout,
             ErrorKind::Unavailable,
         ];
-        if !expected.contains(&error.kind()) {
-            self.broken("I13", format_args!("an error that nobody expects: {error}"));
-        }
-    }
-
-    fn broken(&self, invariant: &'static str, what: std::fmt::Arguments<'_>) {
-        self.world.broken(invariant, what);
+        self.world.expect(error, &kinds);
     }
 }

@@ -125,10 +125,7 @@ impl Worker {
     }
 
     fn expected(&self, error: &Error) {
-        let expected = [ErrorKind::Timeout, ErrorKind::Unavailable];
-        if !expected.contains(&error.kind()) {
-            self.world
-                .broken("I13", format_args!("an error that nobody expects: {error}"));
-        }
+        let kinds = [ErrorKind::Timeout, ErrorKind::Unavailable];
+        self.world.expect(error, &kinds);
     }
 }
