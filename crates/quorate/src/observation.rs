@@ -12,7 +12,7 @@ use crate::{
     link::Link,
     mutant::{Mutant, planted},
     retry::Backoff,
-    shared_watch::{SharedWatch, Taken},
+    shared_watch::{SharedWatch, Taken, Wanted},
     watch::{Feed, Resume, Signal},
 };
 
@@ -32,7 +32,8 @@ pub(crate) enum Start {
 /// What an observation tells.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// The state anew: at the beginning, or because history was lost.
+    /// The state anew: at the beginning, because history was lost, or because the state alone is wanted and
+    /// this was sooner.
     Reset(Snapshot),
     /// The changes of the next revision that has any.
     Changes(Changes),
@@ -46,6 +47,9 @@ pub(crate) struct Observation {
     link: Link,
     /// What is watched; the start is in `position`.
     request: WatchRequest,
+    wanted: Wanted,
+    /// How often the shared watch had given up what it missed when the state was read last.
+    skips: u64,
     position: Position,
     /// Changes that were taken and not told yet.
     taken: VecDeque<Changes>,
@@ -96,9 +100,20 @@ enum Standing {
 
 impl Observation {
     pub(crate) fn new(link: &Link, request: WatchRequest, start: Start) -> Self {
+        Self::wanting(Wanted::Changes, link, request, start)
+    }
+
+    /// An observation for who wants to know how things stand, and not all that has led there.
+    pub(crate) fn of_latest(link: &Link, request: WatchRequest) -> Self {
+        Self::wanting(Wanted::Latest, link, request, Start::Snapshot)
+    }
+
+    fn wanting(wanted: Wanted, link: &Link, request: WatchRequest, start: Start) -> Self {
         Self {
             link: link.clone(),
             request,
+            wanted,
+            skips: 0,
             position: Position::At(start),
             taken: VecDeque::new(),
             source: Source::None,
@@ -234,11 +249,14 @@ impl Observation {
 
     /// Whether nothing stands between us and the store as far as is known.
     fn is_current(&self) -> bool {
-        let connected = match &self.source {
+        let connected = match (&self.source, self.position) {
             // Nobody has failed yet.
-            Source::None => true,
-            Source::Shared(shared, _) => shared.is_current(),
-            Source::Own { standing, .. } => *standing == Standing::Current,
+            (Source::None, _) => true,
+            (Source::Shared(shared, _), Position::Next(next)) => {
+                shared.is_current() && shared.covers(next)
+            }
+            (Source::Shared(shared, _), Position::At(_)) => shared.is_current(),
+            (Source::Own { standing, .. }, _) => *standing == Standing::Current,
         };
         connected && !self.is_lost && self.not_before.is_none()
     }
@@ -257,11 +275,13 @@ impl Observation {
         // The watch is opened before anything is read, so that it covers all that is not in the
         // answer.
         let (shared, changed) = self.join();
+        let skips = shared.skips();
         if shared.base()?.is_none() {
             // The sender is in the watch that we hold.
             drop(changed.changed().await);
             return Ok(None);
         }
+        self.skips = skips;
         let mut snapshot = None;
         let next = match start {
             Start::From(revision) => revision,
@@ -311,7 +331,11 @@ impl Observation {
                 self.took();
             }
             Taken::Nothing => drop(changed.changed().await),
-            Taken::Lapped { cluster_id } => {
+            Taken::Lapped { skips, .. } if skips != self.skips => {
+                self.position = Position::At(Start::Snapshot);
+                self.is_lost = true;
+            }
+            Taken::Lapped { cluster_id, .. } => {
                 let request = self.request.clone().start(next);
                 let feed = Feed::new(&self.link, request, Resume::Exactly);
                 self.source = Source::Own {
@@ -359,10 +383,16 @@ impl Observation {
         }
     }
 
+    /// The watch of those who watch the same.
+    fn watched(&self) -> Arc<SharedWatch> {
+        let watches = &self.link.core.watches;
+        watches.join(&self.link, &self.request, self.wanted)
+    }
+
     /// Joins those who watch the same.
     fn join(&mut self) -> (Arc<SharedWatch>, &mut watch::Receiver<()>) {
         if !matches!(self.source, Source::Shared(..)) {
-            let shared = self.link.core.watches.join(&self.link, &self.request);
+            let shared = self.watched();
             let changed = shared.subscribe();
             self.source = Source::Shared(shared, changed);
         }
@@ -377,7 +407,7 @@ impl Observation {
         let Position::Next(next) = self.position else {
             return;
         };
-        let present = self.link.core.watches.join(&self.link, &self.request);
+        let present = self.watched();
         if present.covers(next) {
             let changed = present.subscribe();
             self.source = Source::Shared(present, changed);

@@ -22,15 +22,31 @@ const MOST_BYTES: usize = 4 << 20;
 /// How much an observer takes at once, so that a slow one does not keep alive what was dropped here.
 const TAKEN_BYTES: usize = 256 << 10;
 
+/// When a watch for the [latest](Wanted::Latest) gives up what it missed: once it was told of so many
+/// revisions after a break and is behind by so many more. etcd tells a thousand of them ten times a
+/// second, and reads a state of many times as many keys meanwhile.
+const TOLD_IN_VAIN: usize = 1000;
+const FAR_BEHIND: i64 = 4000;
+
 /// The shared watches of one client: what is watched in which namespace, as long as anybody does.
 #[derive(Default)]
-pub(crate) struct SharedWatches(Mutex<HashMap<(Key, WatchRequest), Weak<SharedWatch>>>);
+pub(crate) struct SharedWatches(Mutex<HashMap<(Key, WatchRequest, Wanted), Weak<SharedWatch>>>);
+
+/// What those who watch want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Wanted {
+    /// Every change.
+    Changes,
+    /// How things stand: who is far behind reads that rather than all that has led there.
+    Latest,
+}
 
 /// The latest changes of the keys watched, which a task reads and any number of observers take.
 pub(crate) struct SharedWatch {
     state: Mutex<State>,
     /// Tells that the state is another. It counts nothing: the state is what is looked at.
     changed: watch::Sender<()>,
+    wanted: Wanted,
     /// Ends the task.
     _stop: DropGuard,
 }
@@ -49,6 +65,10 @@ struct State {
     told: Revision,
     /// The revision that the watch has to tell to make up for what it missed.
     missed: Option<Revision>,
+    /// How many revisions it was told of to make up for that.
+    made_up: usize,
+    /// How often it gave up what it missed.
+    skips: u64,
     /// Whether the stream broke and is not open again.
     broken: bool,
     end: Option<Error>,
@@ -61,15 +81,20 @@ pub(crate) enum Taken {
     /// Nothing now.
     Nothing,
     /// What the observer needs next is here no more, or was never.
-    Lapped { cluster_id: u64 },
+    Lapped { cluster_id: u64, skips: u64 },
     /// Nothing any more: the watch ended after what was taken last.
     Ended(Error),
 }
 
 impl SharedWatches {
     /// The watch of `request` in the namespace of `link`, opened if there is none.
-    pub(crate) fn join(&self, link: &Link, request: &WatchRequest) -> Arc<SharedWatch> {
-        let what = (link.namespace.clone(), request.clone());
+    pub(crate) fn join(
+        &self,
+        link: &Link,
+        request: &WatchRequest,
+        wanted: Wanted,
+    ) -> Arc<SharedWatch> {
+        let what = (link.namespace.clone(), request.clone(), wanted);
         let mut watches = lock(&self.0);
         if let Some(present) = watches.get(&what).and_then(Weak::upgrade)
             && !present.has_ended()
@@ -81,6 +106,7 @@ impl SharedWatches {
         let opened = Arc::new(SharedWatch {
             state: Mutex::default(),
             changed: watch::Sender::new(()),
+            wanted,
             _stop: stop.clone().drop_guard(),
         });
         watches.insert(what, Arc::downgrade(&opened));
@@ -120,6 +146,11 @@ impl SharedWatch {
         !state.broken && state.missed.is_none()
     }
 
+    /// How often it gave up what it missed.
+    pub(crate) fn skips(&self) -> u64 {
+        lock(&self.state).skips
+    }
+
     /// Whether there are changes from revision `next` on.
     pub(crate) fn has(&self, next: Revision) -> bool {
         let state = lock(&self.state);
@@ -135,8 +166,10 @@ impl SharedWatch {
     pub(crate) fn take(&self, next: Revision, into: &mut VecDeque<Changes>) -> Taken {
         let state = lock(&self.state);
         if state.base.is_some_and(|base| next <= base) {
-            let cluster_id = state.cluster_id;
-            return Taken::Lapped { cluster_id };
+            let State {
+                cluster_id, skips, ..
+            } = *state;
+            return Taken::Lapped { cluster_id, skips };
         }
         let first = state
             .changes
@@ -174,6 +207,7 @@ impl SharedWatch {
                 state.cluster_id = header.cluster_id;
                 state.broken = false;
                 state.missed = Some(header.revision);
+                state.made_up = 0;
                 state.told_up_to(Revision::ZERO);
             }
             Ok(Signal::Broken) => {
@@ -187,6 +221,24 @@ impl SharedWatch {
         drop(state);
         self.changed.send_replace(());
         goes_on
+    }
+
+    /// Gives up what was missed, if it is far too much for who wants the latest; true if so. The next stream
+    /// begins with the present.
+    fn skip(&self) -> bool {
+        let mut state = lock(&self.state);
+        let is_far_behind = self.wanted == Wanted::Latest
+            && state.made_up >= TOLD_IN_VAIN
+            && state
+                .missed
+                .is_some_and(|missed| missed.0 - state.told.0 > FAR_BEHIND);
+        if is_far_behind {
+            state.base = None;
+            state.changes.clear();
+            state.bytes = 0;
+            state.skips += 1;
+        }
+        is_far_behind
     }
 
     /// Takes note that all that was missed is told; false after the end of the feed.
@@ -204,6 +256,7 @@ impl SharedWatch {
 
 impl State {
     fn push(&mut self, changes: Changes) {
+        self.made_up += 1;
         self.told_up_to(changes.revision());
         self.bytes += changes.bytes();
         self.changes.push_back(changes);
@@ -245,12 +298,19 @@ impl Reader {
             if !goes_on {
                 return;
             }
+            if self.skip() {
+                feed.skip();
+            }
         }
     }
 
     /// The revision that an open stream still has to tell to make up for what was missed.
     fn missed(&self) -> Option<Revision> {
         lock(&self.0.upgrade()?.state).missed
+    }
+
+    fn skip(&self) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.skip())
     }
 
     fn caught_up(&self) -> bool {

@@ -331,6 +331,12 @@ impl Feed {
         Ok(())
     }
 
+    /// Gives up what was missed: the next stream begins with the present.
+    pub(crate) fn skip(&mut self) {
+        self.open = None;
+        self.next = Revision::ZERO;
+    }
+
     /// Gives up the stream.
     fn broken(&mut self) -> Signal {
         self.open = None;

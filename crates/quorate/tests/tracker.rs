@@ -6,7 +6,7 @@ mod support;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use quorate::{
     Change, Client, ConnectOptions, ErrorKind, Instance, Instances, Layout, Op, Service, Tracker,
     backend::fault::{CallKind, Fate, Partition},
@@ -69,6 +69,26 @@ async fn until_known(tracker: &Tracker, ids: &[&str]) {
 
 fn joined(id: &str, address: &str) -> Change {
     Change::Joined(id.into(), Arc::new(Instance::new(address)))
+}
+
+/// Changes one instance so many times, each a revision of its own.
+async fn change_often(client: &Client, times: u32) {
+    let changes = (0..times).map(|n| put(client, "a", if n % 2 == 0 { "h:0" } else { "h:1" }));
+    futures_util::stream::iter(changes)
+        .buffered(64)
+        .collect::<()>()
+        .await;
+}
+
+/// What a reader knows once it was told all there is to tell.
+fn known_to(
+    tracker: &mut Tracker,
+    known: &mut BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    while let Some(change) = tracker.next().now_or_never() {
+        follow(known, change.unwrap());
+    }
+    known.clone()
 }
 
 scenarios! {
@@ -336,6 +356,50 @@ scenarios! {
         assert_eq!(addresses(&raw.instances().await.unwrap()), BTreeMap::from([expected]));
     }
 
+    async fn one_that_missed_thousands_of_changes_reads_how_things_stand(world: World) {
+        let client = world.observer();
+        for id in ["a", "b", "gone"] {
+            put(&client, id, "h:1").await;
+        }
+        let ours = world.join();
+        let mut tracker = api(&ours.client).track().await.unwrap();
+        let mut known = addresses(&tracker.snapshot());
+        ours.faults.partition(Partition::Refuse);
+        until("that is noticed", async || tracker.is_stale()).await;
+        change_often(&client, 6000).await;
+        delete(&client, "gone").await;
+        put(&client, "b", "h:2").await;
+        ours.faults.reset_counts();
+        ours.faults.heal();
+        until("it knows", async || !tracker.is_stale()).await;
+        assert_eq!(known_to(&mut tracker, &mut known), addresses(&tracker.peek()));
+        assert_eq!(ids(&tracker.peek()), ["a", "b"]);
+        assert_eq!(tracker.peek().get("b").unwrap().address, "h:2");
+        assert!(ours.faults.count(CallKind::Range) > 0, "it read no state");
+        // And it goes on with what changes then.
+        put(&client, "b", "h:3").await;
+        until("it is told", async || tracker.peek().get("b").unwrap().address == "h:3").await;
+        assert_eq!(known_to(&mut tracker, &mut known), addresses(&tracker.peek()));
+    }
+
+    async fn one_that_missed_a_few_changes_is_told_these(world: World) {
+        let client = world.observer();
+        put(&client, "a", "h:1").await;
+        let ours = world.join();
+        let tracker = api(&ours.client).track().await.unwrap();
+        ours.faults.partition(Partition::Refuse);
+        until("that is noticed", async || tracker.is_stale()).await;
+        change_often(&client, 500).await;
+        put(&client, "b", "h:2").await;
+        ours.faults.reset_counts();
+        ours.faults.heal();
+        until("it knows", async || !tracker.is_stale()).await;
+        assert_eq!(ids(&tracker.peek()), ["a", "b"]);
+        // A look at a key of no matter tells the revision of the store.
+        let reads = ours.faults.count(CallKind::Range);
+        assert!(reads <= 1, "all was read again: {reads} reads");
+    }
+
     async fn five_thousand_instances_that_come_and_go_are_known_rightly(world: World) {
         let client = world.observer();
         let key = |id: u32| format!("services/api/{id:05}");
@@ -368,15 +432,11 @@ scenarios! {
                 }
             }
             txn.commit().await.unwrap();
-            while let Some(change) = tracker.next().now_or_never() {
-                follow(&mut known, change.unwrap());
-            }
+            known_to(&mut tracker, &mut known);
         }
         put(&client, "last", "h:1").await;
         until("the last is there", async || tracker.peek().get("last").is_some()).await;
-        while let Some(change) = tracker.next().now_or_never() {
-            follow(&mut known, change.unwrap());
-        }
+        known_to(&mut tracker, &mut known);
         let truth = addresses(&api(&client).instances().await.unwrap());
         assert_eq!(addresses(&tracker.snapshot()), truth);
         assert_eq!(known, truth);

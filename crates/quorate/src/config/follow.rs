@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{Config, ConfigWatch, Rejection, WhenDown, watch::State};
 use crate::{
     Changes, Error, ErrorKind, Event, Moment, Present, Result, Revision, Snapshot, WatchRequest,
-    observation::{News, Observation, Start},
+    observation::{News, Observation},
 };
 
 /// Gets the first value as the configuration says, and leaves a task that follows it.
@@ -92,7 +92,7 @@ where
     fn new(config: Config<T, L>) -> Self {
         let request = WatchRequest::new(config.keys());
         Self {
-            observation: Observation::new(config.client.link(), request, Start::Snapshot),
+            observation: Observation::of_latest(config.client.link(), request),
             config,
             present: Present::new(),
             at: Revision::ZERO,

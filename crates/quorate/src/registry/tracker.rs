@@ -8,7 +8,7 @@ use super::{Instance, Instances, Picker, Service, Strategy, layout::Place};
 use crate::{
     Changes, Error, ErrorKind, KeyRange, Result, WatchRequest,
     link::Link,
-    observation::{News, Observation, Start},
+    observation::{News, Observation},
 };
 
 /// How many ids of changed instances are remembered. Who has not looked since then compares all.
@@ -30,7 +30,8 @@ pub enum Change {
 /// A task keeps it up to date whether or not anybody reads, so [`snapshot`](Tracker::snapshot) needs no
 /// wait. While the store cannot be reached the instances last known stay, and
 /// [`is_stale`](Tracker::is_stale) says so. It follows for ever: across disconnects, and where history
-/// was compacted away meanwhile it reads all anew, of which a reader learns only what differs.
+/// was compacted away meanwhile, or thousands of changes are to be made up for, it reads all anew, of
+/// which a reader learns only what differs.
 ///
 /// Clones share the task and each have a position of their own: they are told what has changed since
 /// *their* last look. Who is slow is not told states that have passed, never ends on one of them, and
@@ -102,7 +103,7 @@ impl Service {
         let place = self.place()?;
         let link = self.client().link().clone();
         let request = WatchRequest::new(KeyRange::prefix(place.prefix()));
-        let mut observation = Observation::new(&link, request, Start::Snapshot);
+        let mut observation = Observation::of_latest(&link, request);
         let mut stale = false;
         let snapshot = loop {
             match observation.next().await? {

@@ -7,8 +7,9 @@
 use std::{error::Error as StdError, io, time::Duration};
 
 use quorate_engine::{Error as Refusal, Revision};
-use tonic::{Code, ConnectError, Status};
+use tonic::{Code, Status};
 
+use super::line::Broken;
 use crate::{Error, ErrorKind};
 
 /// An attempt that did not succeed.
@@ -156,13 +157,11 @@ impl Failure {
     /// A connection that failed: the request was sent unless the causes tell otherwise.
     fn of_transport(source: &(dyn StdError + 'static)) -> Self {
         let mut failure = Self::unreachable(root_cause(source));
-        let unconnected = causes(source).any(<dyn StdError>::is::<ConnectError>);
-        // With these words hyper gives back a request that a dying connection has not taken, and with
-        // these TLS tells that the server did not let the client in.
-        let cancelled = causes(source).any(|cause| cause.to_string() == "operation was canceled");
-        let untaken = cancelled && UNTAKEN.contains(&&*failure.message);
+        let broken = causes(source).find_map(|cause| cause.downcast_ref::<Broken>());
+        let untaken = broken.is_some_and(|broken| broken.untaken);
+        // With these words TLS tells that the server did not let the client in.
         let refused = failure.message.starts_with("received fatal alert");
-        if !(unconnected || untaken || refused) {
+        if !(untaken || refused) {
             failure.fate = Unknown;
         }
         failure
@@ -188,9 +187,6 @@ impl Failure {
         }
     }
 }
-
-/// The root causes of a cancelled request that was never sent.
-const UNTAKEN: [&str; 2] = ["connection closed", "connection was not ready"];
 
 /// The beginnings of etcd's texts that are no refusals of the store. A text stands before those that
 /// it is the beginning of.

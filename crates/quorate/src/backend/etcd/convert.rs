@@ -169,6 +169,18 @@ pub(super) fn is_read_only(txn: &Txn) -> bool {
     })
 }
 
+/// The put that is all that a transaction does. One that needs the key to be there is refused for other
+/// reasons first, so that is none.
+pub(super) fn lone_put(txn: &pb::TxnRequest) -> Option<&pb::PutRequest> {
+    let ([], [op], []) = (&*txn.compare, &*txn.success, &*txn.failure) else {
+        return None;
+    };
+    match &op.request {
+        Some(Request::RequestPut(put)) if !put.ignore_value && !put.ignore_lease => Some(put),
+        _ => None,
+    }
+}
+
 /// A lease's time in etcd's whole seconds, rounded up.
 pub(super) fn ttl_to_wire(ttl: Duration) -> i64 {
     let seconds = ttl
@@ -313,6 +325,22 @@ mod tests {
         assert!(!is_read_only(
             &Txn::new().or_else(Op::Txn(reads.then(Op::delete("k"))))
         ));
+    }
+
+    #[test]
+    fn only_a_transaction_that_is_a_put_and_no_more_is_sent_as_one() {
+        let is_put = |txn: Txn| lone_put(&txn_to_wire(txn)).is_some();
+        let put = || Txn::new().then(Op::put("k", "v"));
+        assert!(is_put(put()));
+        assert!(!is_put(put().when(Compare::absent("k"))));
+        assert!(!is_put(put().then(Op::put("l", "v"))));
+        assert!(!is_put(put().or_else(Op::range("k"))));
+        assert!(!is_put(Txn::new().then(Op::delete("k"))));
+        assert!(!is_put(Txn::new().or_else(Op::put("k", "v"))));
+        let keeps = |put: Put| is_put(Txn::new().then(put));
+        assert!(keeps(Put::new("k", "v")));
+        assert!(!keeps(Put::new("k", "").ignore_value()));
+        assert!(!keeps(Put::new("k", "v").ignore_lease()));
     }
 
     #[test]

@@ -1,16 +1,22 @@
 //! Connects to one member.
 
-use std::time::Duration;
+use std::{io, path::PathBuf, time::Duration};
 
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
 use quorate_wire::etcdserverpb::{StatusRequest, maintenance_client::MaintenanceClient};
-use tonic::transport::{Channel, Endpoint, Uri};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
+    carrier::Probing,
     classify::{Failure, root_cause},
     line::Line,
     local::Local,
     options::EtcdOptions,
-    socket, tls,
+    socket, tcp,
+    tls::Secure,
 };
 use crate::{Error, ErrorKind, Result};
 
@@ -21,7 +27,11 @@ const DEFAULT_PORT: u16 = 2379;
 #[derive(Debug)]
 pub(super) struct Dial {
     pub(super) url: String,
-    endpoint: Endpoint,
+    place: Place,
+    /// What the member is called in requests.
+    origin: (Scheme, Authority),
+    secure: Option<Secure>,
+    probing: Probing,
     patience: Duration,
     /// TLS, without a certificate of the client's.
     anonymous: bool,
@@ -29,6 +39,14 @@ pub(super) struct Dial {
     local: Option<Local>,
     #[cfg(feature = "testing")]
     pipes: Option<super::Pipes>,
+}
+
+/// Where a member listens.
+#[derive(Debug)]
+enum Place {
+    Host(String, u16),
+    #[cfg_attr(not(unix), allow(dead_code))] // there it cannot be reached
+    Socket(PathBuf),
 }
 
 impl Dial {
@@ -40,40 +58,40 @@ impl Dial {
             None => normalized(url)?,
         };
         let bad =
-            |why: String| Error::new(ErrorKind::InvalidArgument, format!("endpoint {url}: {why}"));
-        let mut endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|error| bad(root_cause(&error)))?
-            .connect_timeout(options.connect_timeout)
-            .tcp_nodelay(true)
-            .tcp_keepalive(Some(options.keepalive_interval))
-            .tcp_keepalive_interval(Some(options.keepalive_timeout))
-            // Only while a call or a stream is open: etcd closes idle connections that are probed.
-            .http2_keep_alive_interval(options.keepalive_interval)
-            .keep_alive_timeout(options.keepalive_timeout)
-            .keep_alive_while_idle(false);
-        let secure = url.starts_with("https:");
-        if secure {
-            let config = tls::config(&options.tls.clone().unwrap_or_default())?;
-            endpoint = endpoint
-                .tls_config(config.timeout(options.connect_timeout))
-                .map_err(|error| bad(root_cause(&error)))?;
-        } else if options.tls.is_some() {
-            let scheme = url.split_once("//").map_or("", |(scheme, _)| scheme);
-            return Err(bad(format!(
-                "TLS is configured, and {scheme}// would not use it"
-            )));
-        }
+            |why: &str| Error::new(ErrorKind::InvalidArgument, format!("endpoint {url}: {why}"));
+        let (place, origin) = match socket::path_of(&url) {
+            // What a socket is called matters to nobody, but has to be a name.
+            Some(path) => (
+                Place::Socket(path.map_err(bad)?.into()),
+                (Scheme::HTTP, Authority::from_static("localhost")),
+            ),
+            None => host_of(&url).map_err(|_| bad("not a URL"))?,
+        };
+        let secure = match (&place, &options.tls) {
+            (Place::Host(host, _), tls) if origin.0 == Scheme::HTTPS => {
+                Some(Secure::new(&tls.clone().unwrap_or_default(), host)?)
+            }
+            (_, Some(_)) => {
+                let scheme = url.split_once("//").map_or("", |(scheme, _)| scheme);
+                let why = format!("TLS is configured, and {scheme}// would not use it");
+                return Err(bad(&why));
+            }
+            (_, None) => None,
+        };
+        let has_identity = |tls: &super::Tls| tls.identity.is_some();
         Ok(Self {
-            endpoint,
+            place,
+            origin,
+            anonymous: secure.is_some() && !options.tls.as_ref().is_some_and(has_identity),
+            secure,
+            probing: Probing {
+                interval: options.keepalive_interval,
+                patience: options.keepalive_timeout,
+            },
             patience: match local {
                 Some(_) => options.connect_timeout,
                 None => options.connect_timeout.min(options.attempt_timeout),
             },
-            anonymous: secure
-                && options
-                    .tls
-                    .as_ref()
-                    .is_none_or(|tls| tls.identity.is_none()),
             local,
             #[cfg(feature = "testing")]
             pipes: None,
@@ -110,14 +128,12 @@ impl Dial {
     }
 
     async fn attempt(&self) -> Result<Line, Failure> {
-        let channel = self.channel().await.map_err(|error| {
-            let reason = match self.url.starts_with("unix:") {
-                true => socket::explained(&error),
-                false => root_cause(&error),
-            };
-            Failure::unreachable(reason)
+        let line = self.line().await.map_err(|error| {
+            Failure::unreachable(match self.place {
+                Place::Host(..) => root_cause(&error),
+                Place::Socket(_) => socket::explained(&error),
+            })
         })?;
-        let line = Line::new(channel);
         // Any answer will do; this one needs neither a token nor a leader.
         let asked = MaintenanceClient::new(line.clone())
             .status(StatusRequest {})
@@ -128,12 +144,37 @@ impl Dial {
         }
     }
 
-    async fn channel(&self) -> Result<Channel, tonic::transport::Error> {
+    /// Makes a connection, whoever is at its other end.
+    async fn line(&self) -> io::Result<Line> {
         #[cfg(feature = "testing")]
         if let Some(pipes) = &self.pipes {
-            return self.endpoint.connect_with_connector(pipes.clone()).await;
+            return self.speak(pipes.open(&self.url)?).await;
         }
-        self.endpoint.connect().await
+        match (&self.place, &self.secure) {
+            (Place::Host(host, port), secure) => {
+                let stream = tcp::connect(host, *port, self.probing).await?;
+                match secure {
+                    None => self.speak(stream).await,
+                    Some(secure) => self.speak(secure.secure(stream).await?).await,
+                }
+            }
+            #[cfg(unix)]
+            (Place::Socket(path), _) => {
+                self.speak(tokio::net::UnixStream::connect(path).await?)
+                    .await
+            }
+            #[cfg(not(unix))]
+            (Place::Socket(_), _) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Speaks HTTP/2 on a connection.
+    pub(super) async fn speak(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> io::Result<Line> {
+        let line = Line::new(io, self.origin.clone(), self.probing).await;
+        line.map_err(io::Error::other)
     }
 
     /// The failure of a connection that had come about, with the likely reason.
@@ -144,12 +185,19 @@ impl Dial {
         };
         Failure::unreachable(failure.message + hint)
     }
+}
 
-    /// A connection that is made when it is used.
-    #[cfg(test)]
-    pub(super) fn lazily(&self) -> Line {
-        Line::new(self.endpoint.connect_lazy())
-    }
+/// The place of a URL, and what its member is called.
+fn host_of(url: &str) -> Result<(Place, (Scheme, Authority)), http::Error> {
+    let uri = url.parse::<Uri>()?.into_parts();
+    let scheme = uri.scheme.unwrap_or(Scheme::HTTP);
+    let authority = match uri.authority {
+        Some(authority) => authority,
+        None => Authority::try_from("")?,
+    };
+    let port = authority.port_u16().unwrap_or(DEFAULT_PORT);
+    let place = Place::Host(authority.host().to_owned(), port);
+    Ok((place, (scheme, authority)))
 }
 
 /// A URL as `scheme://host:port`, or `unix:///path`.

@@ -3,8 +3,9 @@
 //! # Layout
 //!
 //! - `options`: how to reach a cluster
-//! - `pool`: the members, one connection each; `dial`: how it is made; `line`: what it hides; `tls`:
-//!   how it is secured
+//! - `pool`: the members, one connection each; `dial`: how it is made; `tcp` and `tls`: over what
+//! - `line`: a connection, on which calls are made; `body`: what is sent and what comes back; `carrier`:
+//!   its task
 //! - `socket`: members on sockets of this machine; `pipes`: in this process, for tests; `local`: one
 //!   that is started when it is needed, and `starter`: the program that does
 //! - `call`: one call, from member to member; `auth`: the tokens that it needs; `classify`: what its
@@ -18,8 +19,10 @@
 
 mod admin;
 mod auth;
+mod body;
 mod buffer;
 mod call;
+mod carrier;
 mod classify;
 mod convert;
 mod demux;
@@ -40,6 +43,7 @@ pub(crate) mod socket;
 #[cfg(unix)]
 mod starter;
 mod tasks;
+mod tcp;
 mod tls;
 mod watch;
 
@@ -50,7 +54,9 @@ use quorate_engine::{
     Granted, Header, LeaseId, LeaseStatus, Range, RangeResult, Revision, Txn, TxnResult,
     WatchRequest,
 };
-use quorate_wire::etcdserverpb::{self as pb, maintenance_client::MaintenanceClient};
+use quorate_wire::etcdserverpb::{
+    self as pb, maintenance_client::MaintenanceClient, response_op::Response,
+};
 
 use tokio::time::Instant;
 use tonic::Request;
@@ -66,8 +72,8 @@ use self::{
     call::{Attempt, Caller, Kind},
     classify::{Failure, Remedy},
     convert::{
-        header_from_wire, is_read_only, range_from_wire, range_to_wire, ttl_from_wire, ttl_to_wire,
-        txn_from_wire, txn_to_wire,
+        header_from_wire, is_read_only, lone_put, range_from_wire, range_to_wire, ttl_from_wire,
+        ttl_to_wire, txn_from_wire, txn_to_wire,
     },
     dial::Dial,
     fit::{range_fits, txn_fits},
@@ -180,6 +186,23 @@ impl Etcd {
         Ok(dial)
     }
 
+    /// Puts a key, and tells it as the transaction that does nothing else would: etcd applies that the same
+    /// way, but takes longer over it.
+    async fn put(&self, put: &pb::PutRequest) -> Result<pb::TxnResponse> {
+        let send = |attempt: Attempt| {
+            let request = attempt.request(put.clone());
+            async move { attempt.kv().put(request).await }
+        };
+        let mut answer = self.caller.unary(Kind::Write, send).await?;
+        Ok(pb::TxnResponse {
+            header: answer.header.take(),
+            succeeded: true,
+            responses: vec![pb::ResponseOp {
+                response: Some(Response::ResponsePut(answer)),
+            }],
+        })
+    }
+
     /// Asks a member that may not be in the list of endpoints, by itself.
     async fn status_of(&self, url: &str) -> Result<Status> {
         let Caller { pool, tasks, .. } = &self.caller;
@@ -289,11 +312,16 @@ impl Backend for Etcd {
         };
         let request = txn_to_wire(request);
         Box::pin(async move {
-            let send = |attempt: Attempt| {
-                let request = attempt.request(request.clone());
-                async move { attempt.kv().txn(request).await }
+            let answer = match lone_put(&request) {
+                Some(put) => self.put(put).await?,
+                None => {
+                    let send = |attempt: Attempt| {
+                        let request = attempt.request(request.clone());
+                        async move { attempt.kv().txn(request).await }
+                    };
+                    self.caller.unary(kind, send).await?
+                }
             };
-            let answer = self.caller.unary(kind, send).await?;
             let answer = match txn_fits(&request, &answer) {
                 Ok(()) => txn_from_wire(answer),
                 Err(what) => Err(Failure::garbled(what)),

@@ -141,6 +141,11 @@ impl Pool {
         let pending = {
             let mut state = self.state();
             let known = &mut state.known[member];
+            if let Some(connection) = known.connection.take_if(|it| it.line.has_ended()) {
+                // As after a restart of its member, which says nothing against the next. What is still
+                // told of it must not be taken for news of that.
+                connection.given_up.cancel();
+            }
             if let Some(connection) = &known.connection {
                 return Ok(connection.clone());
             }
@@ -248,25 +253,32 @@ mod tests {
         assert_eq!(error.to_string(), "no endpoint is given");
     }
 
+    /// A connection at whose other end nobody says anything.
+    async fn connection(pool: &Pool, member: usize) -> Connection {
+        let dial = &pool.members[member];
+        let (io, other) = tokio::io::duplex(1 << 16);
+        Connection {
+            member,
+            url: pool.url(member).into(),
+            line: dial.speak(io).await.expect("it says nothing"),
+            given_up: CancellationToken::new(),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_failed_member_is_avoided_for_a_while_and_asked_when_no_other_is_left() {
         let pool = pool(&["http://a:1", "http://b:1", "http://c:1"]).expect("valid");
-        let connection = |member| {
-            let connection = Connection {
-                member,
-                url: pool.url(member).into(),
-                line: pool.members[member].lazily(),
-                given_up: CancellationToken::new(),
-            };
+        let connection = async |member| {
+            let connection = connection(&pool, member).await;
             pool.state().known[member].connection = Some(connection.clone());
             connection
         };
         let first = pool.pick(&[]).expect("there are members");
-        let failing = connection(first);
+        let failing = connection(first).await;
         pool.failed(&failing);
         let second = pool.pick(&[]).expect("there are members");
         assert_ne!(first, second);
-        pool.succeeded(&connection(second));
+        pool.succeeded(&connection(second).await);
         let third = pool.pick(&[second]).expect("a third is left");
         assert!(third != first && third != second);
         assert_eq!(pool.pick(&[second, third]), Some(first));
@@ -275,7 +287,7 @@ mod tests {
         tokio::time::advance(AVOIDED_MOST).await;
         assert_eq!(pool.pick(&[]), Some(second));
         // An old connection's failure says nothing about a new one.
-        let fresh = connection(first);
+        let fresh = connection(first).await;
         pool.failed(&failing);
         assert!(pool.state().known[first].connection.is_some());
         pool.failed(&fresh);

@@ -64,6 +64,11 @@ impl Tasks {
     }
 }
 
+/// Runs a task that ends by itself: it may outlive the backend. To be called within a tokio runtime.
+pub(super) fn outlive(task: impl Future<Output = ()> + Send + 'static) {
+    TokioRuntime::new().spawn(Box::pin(task));
+}
+
 impl Drop for Tasks {
     fn drop(&mut self) {
         self.closed.cancel();
