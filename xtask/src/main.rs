@@ -4,6 +4,7 @@
 //!
 //! # Layout
 //!
+//! - `bench`: what is measured: the library, the server, the engine
 //! - `crash`: kills servers, which must lose nothing
 //! - `differential`: compares the store in memory and the server with a real etcd, at length
 //! - `etcd`: finds the etcd that tests run against
@@ -22,6 +23,7 @@
 //! - `tools`: finds programs, such as the compilers and interpreters that tests of the C library need
 //! - `torture`: recipes on a real cluster under faults
 
+mod bench;
 mod crash;
 mod differential;
 mod etcd;
@@ -47,6 +49,12 @@ usage: cargo xtask <chore>
 
 chores:
   test [FILTER...]  run every test and every check; a filter runs the tests that match it, and no more
+  bench [--scenario NAME|all] [--seconds-cap S] [--endpoint URL]
+                    measure the library on an etcd, one line of JSON a scenario
+  bench --server [--scenario NAME|all]
+                    the same on an etcd and on our server
+  bench --engine [FILTER...]
+                    measure the engine alone
   lint              check format, lints, docs and generated code
   gen [--check]     generate the code of the wire crate and the C header, or check that they are up to date
   differential [--ops N] [--seed SEED]
@@ -77,6 +85,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match args.as_slice() {
+        ["bench", flags @ ..] => bench::bench(flags),
         ["crash", flags @ ..] => crash::crash(flags),
         ["differential", flags @ ..] => differential::compare(flags),
         ["etcd"] => etcd::print(),

@@ -32,6 +32,11 @@ pub(crate) struct Shared {
 impl Shared {
     /// Starts an etcd, and waits until it serves.
     pub(crate) fn start(server: &PathBuf) -> Result<Self, String> {
+        Self::start_with(server, &[])
+    }
+
+    /// As [`Shared::start`], with more flags.
+    pub(crate) fn start_with(server: &PathBuf, flags: &[&str]) -> Result<Self, String> {
         let data = target()
             .join("tmp")
             .join(format!("shared-etcd-{}", std::process::id()));
@@ -50,6 +55,7 @@ impl Shared {
             .arg(format!("--advertise-client-urls={endpoint}"))
             .arg(format!("--listen-peer-urls={peer}"))
             .arg(format!("--initial-advertise-peer-urls={peer}"))
+            .args(flags)
             .stdin(Stdio::piped())
             .spawn()
             .map_err(|error| format!("sh: {error}"))?;

@@ -35,8 +35,8 @@ pub const QUORATE_OVER: i32 = 2;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct quorate_ephemeral_options {
-    /// Gives the key a session of its own with this time to live, rounded up to whole seconds; 0 for the
-    /// session that the client's recipes share.
+    /// Gives the key a session with this time to live, rounded up to whole seconds, which the client's keys
+    /// that ask for the same share; 0 for the session that the client's recipes share.
     pub ttl_ms: i64,
     /// Takes the key from whoever owns it.
     pub take_over: bool,

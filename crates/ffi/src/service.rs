@@ -32,8 +32,8 @@ pub struct quorate_service_options {
     pub layout: i32,
     /// Registers even if the id is taken. Whoever had it loses it for good.
     pub take_over: bool,
-    /// Registers under a session of its own with this time to live, rounded up to whole seconds; 0 for
-    /// the session that the client's recipes share.
+    /// Registers under a session with this time to live, rounded up to whole seconds, which the client's
+    /// keys that ask for the same share; 0 for the session that the client's recipes share.
     pub ttl_ms: i64,
     /// Must be zero.
     pub reserved: [u64; 4],

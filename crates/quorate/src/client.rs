@@ -185,7 +185,7 @@ impl Client {
     ///
     /// As [`Session::close`](crate::Session::close).
     pub async fn close(&self) -> Result<()> {
-        self.link.core.keeper.close();
+        self.link.core.keepers.shared.close();
         self.link.core.sessions.close().await
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::{
     Client, Compare, Error, ErrorKind, Key, Loss, Result, Revision, SessionState, Value,
     holder::Holder,
-    keeper::{Keeper, Slot, Told},
+    keeper::{Slot, Told},
     link::Link,
 };
 
@@ -100,8 +100,9 @@ impl Client {
 }
 
 impl Ephemeral {
-    /// Gives the key a session of its own with this time to live, rounded up to whole seconds, rather
-    /// than the client's shared session. [`Client::close`] does not end it.
+    /// Gives the key a session with this time to live, rounded up to whole seconds, rather than the
+    /// client's shared session. Keys of a client that ask for the same time share it.
+    /// [`Client::close`] does not end it.
     pub fn ttl(self, ttl: Duration) -> Self {
         Self {
             ttl: Some(ttl),
@@ -141,11 +142,7 @@ impl Ephemeral {
             let message = "an ephemeral key needs a name";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        let shared = &link.core.keeper;
-        let keeper = match ttl {
-            None => Arc::clone(shared),
-            Some(_) => Keeper::new(Arc::clone(&shared.paths), ttl),
-        };
+        let keeper = link.core.keepers.of(ttl);
         let path: Vec<u8> = [&*link.namespace, &*name].concat();
         let what = format!("creation of {name}");
         let slot = Slot::new(name, path.into(), keeper, value.into(), takes_over);

@@ -10,8 +10,9 @@ mod tenure;
 mod watches;
 
 use std::{
+    collections::HashMap,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -24,10 +25,45 @@ use crate::{
     link::{Link, lock},
 };
 
+/// The keepers of a client: keys that ask for the same time to live share one, and its session.
+#[derive(Debug)]
+pub(crate) struct Keepers {
+    /// That of the session which the client shares.
+    pub(crate) shared: Arc<Keeper>,
+    /// Those of other times to live, while they keep anything.
+    others: Mutex<HashMap<Duration, Weak<Keeper>>>,
+}
+
+impl Default for Keepers {
+    fn default() -> Self {
+        Self {
+            shared: Keeper::new(Arc::default(), None),
+            others: Mutex::default(),
+        }
+    }
+}
+
+impl Keepers {
+    /// The keeper of keys that ask for this time to live, or for none.
+    pub(crate) fn of(&self, ttl: Option<Duration>) -> Arc<Keeper> {
+        let Some(time) = ttl else {
+            return Arc::clone(&self.shared);
+        };
+        let mut others = lock(&self.others);
+        if let Some(present) = others.get(&time).and_then(Weak::upgrade) {
+            return present;
+        }
+        others.retain(|_, keeper| keeper.strong_count() > 0);
+        let keeper = Keeper::new(Arc::clone(&self.shared.paths), ttl);
+        others.insert(time, Arc::downgrade(&keeper));
+        keeper
+    }
+}
+
 /// Where the owners of keys and the task that keeps them meet.
 pub(crate) struct Keeper {
     pub(crate) paths: Arc<OpenPaths>,
-    /// The time to live of a session of its own; `None` for the session that the client shares.
+    /// The time to live of its session; `None` for the session that the client shares.
     ttl: Option<Duration>,
     inbox: Mutex<Inbox>,
     wake: Notify,
@@ -42,7 +78,7 @@ struct Inbox {
 }
 
 impl Keeper {
-    pub(crate) fn new(paths: Arc<OpenPaths>, ttl: Option<Duration>) -> Arc<Self> {
+    fn new(paths: Arc<OpenPaths>, ttl: Option<Duration>) -> Arc<Self> {
         Arc::new(Self {
             paths,
             ttl,

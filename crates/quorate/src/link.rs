@@ -18,7 +18,7 @@ use crate::{
     Error, ErrorKind, Granted, Header, Key, KeyRange, LeaseId, LeaseStatus, Moment, Op, Range,
     RangeResult, Result, Revision, Runtime, Txn, TxnResult, WatchRequest,
     backend::{Backend, Beat, Watching},
-    keeper::Keeper,
+    keeper::Keepers,
     mutant::{self, Mutant, planted},
     sessions::Sessions,
     shared_watch::SharedWatches,
@@ -61,8 +61,8 @@ pub(crate) struct Core {
     pub(crate) settings: Settings,
     pub(crate) sessions: Sessions,
     pub(crate) watches: SharedWatches,
-    /// Keeps the ephemeral keys that live by the shared session.
-    pub(crate) keeper: Arc<Keeper>,
+    /// Keep the ephemeral keys.
+    pub(crate) keepers: Keepers,
     /// The cluster, if it is one.
     #[cfg(feature = "raw")]
     pub(crate) etcd: std::sync::OnceLock<Arc<crate::backend::etcd::Etcd>>,
@@ -109,7 +109,7 @@ impl Link {
             settings,
             sessions,
             watches: SharedWatches::default(),
-            keeper: Keeper::new(Arc::default(), None),
+            keepers: Keepers::default(),
             #[cfg(feature = "raw")]
             etcd: std::sync::OnceLock::new(),
             seen: Mutex::default(),

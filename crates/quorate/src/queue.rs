@@ -37,6 +37,18 @@ pub struct Contender {
     pub value: Value,
 }
 
+/// What is looked for before us.
+#[derive(Clone, Copy)]
+enum Sought<'a> {
+    /// This one, which was the nearest: if it stands, nobody else matters. etcd has a key at hand, but
+    /// reads the whole queue to find its last.
+    Known(&'a Contender),
+    /// The nearest key, which may be no contender.
+    Nearest,
+    /// All keys.
+    All,
+}
+
 /// What a look at the queue showed of our place.
 enum Place {
     /// Nobody is before us.
@@ -161,7 +173,7 @@ impl Queue {
                 self.enter(session, self.new_key(session), value).await?.0
             }
         };
-        match self.look(&claim, claim.token()).await? {
+        match self.look(&claim, Sought::Nearest, claim.token()).await? {
             Place::First => held(claim).map(Some),
             Place::Behind(_) => {
                 // A failure to leave is no failure to try: our task goes on leaving.
@@ -229,7 +241,7 @@ impl Queue {
     async fn wait(&self, claim: &Claim, place: Option<Place>) -> Result<()> {
         let mut place = match place {
             Some(place) => place,
-            None => self.look(claim, claim.token()).await?,
+            None => self.look(claim, Sought::Nearest, claim.token()).await?,
         };
         while let Place::Behind(before) = place {
             place = self.wait_for(claim, before).await?;
@@ -251,16 +263,17 @@ impl Queue {
                 Either::Left((loss, _)) => return Err(Error::lost(loss, claim.key())),
                 Either::Right((signal, _)) => signal?,
             };
-            let seen = match signal {
+            let (sought, seen) = match signal {
                 Signal::Broken => continue,
-                Signal::Opened(header) => header.revision,
-                Signal::Batch(batch) => batch
-                    .events
-                    .last()
-                    .map_or(Revision::ZERO, |event| event.revision()),
+                Signal::Opened(header) => (Sought::Known(&before), header.revision),
+                Signal::Batch(batch) => {
+                    let last = batch.events.last();
+                    let seen = last.map_or(Revision::ZERO, |event| event.revision());
+                    (Sought::Nearest, seen)
+                }
             };
             not_before = not_before.max(seen);
-            match self.look(claim, not_before).await? {
+            match self.look(claim, sought, not_before).await? {
                 Place::Behind(still) if still.token == before.token => {}
                 place => return Ok(place),
             }
@@ -272,13 +285,17 @@ impl Queue {
     ///
     /// A member's own store will do if it is not older than that: nothing older than us can ever come
     /// back, so if nobody is before us at some revision, nobody is at any later one.
-    async fn look(&self, claim: &Claim, not_before: Revision) -> Result<Place> {
+    async fn look(
+        &self,
+        claim: &Claim,
+        mut sought: Sought<'_>,
+        not_before: Revision,
+    ) -> Result<Place> {
         let mut backoff = Backoff::new(self.link.runtime());
         let mut serializable = true;
-        let mut all = false;
         let lost = claim.lost();
         loop {
-            let txn = self.question(claim, serializable, all);
+            let txn = self.question(claim, sought, serializable);
             // The loss comes first, or a store that refuses at once would never let it be seen.
             let answer = match select(lost.clone(), Box::pin(self.link.txn(txn))).await {
                 Either::Left((loss, _)) => return Err(Error::lost(loss, claim.key())),
@@ -321,23 +338,35 @@ impl Queue {
                 }
             }
             let others = older.kvs.len();
-            match self.select(older).into_iter().next() {
-                Some(before) => return Ok(Place::Behind(before)),
-                None if others == 0 || all => return Ok(Place::First),
-                // The nearest key is no contender: read them all.
-                None => all = true,
-            }
+            let nearest = self.select(older).into_iter().next();
+            sought = match (sought, nearest) {
+                // A key of its name that came later is another's.
+                (Sought::Known(known), Some(found)) if found.token != known.token => {
+                    Sought::Nearest
+                }
+                (Sought::Known(_), None) => Sought::Nearest,
+                (_, Some(before)) => return Ok(Place::Behind(before)),
+                (Sought::Nearest, None) if others > 0 => Sought::All,
+                (Sought::Nearest | Sought::All, None) => return Ok(Place::First),
+            };
         }
     }
 
-    /// Reads our own key, and the nearest key before it (or all of them, the nearest first).
-    fn question(&self, claim: &Claim, serializable: bool, all: bool) -> Txn {
+    /// Reads our own key, and what is sought before it, the nearest first.
+    fn question(&self, claim: &Claim, sought: Sought<'_>, serializable: bool) -> Txn {
+        let before = |limit| {
+            Range::new(self.range())
+                .max_create_revision(claim.token().previous())
+                .order(SortBy::CreateRevision, Order::Descending)
+                .limit(limit)
+        };
         let mut own = Range::new(claim.key()).keys_only();
-        let mut older = Range::new(self.range())
-            .max_create_revision(claim.token().previous())
-            .order(SortBy::CreateRevision, Order::Descending)
-            .keys_only()
-            .limit(if all { 0 } else { 1 });
+        let older = match sought {
+            Sought::Known(known) => Range::new(&known.key),
+            Sought::Nearest => before(1),
+            Sought::All => before(0),
+        };
+        let mut older = older.keys_only();
         own.serializable = serializable;
         older.serializable = serializable;
         Txn::new().then(own).then(older)

@@ -128,8 +128,8 @@ impl Service {
         Self { layout, ..self }
     }
 
-    /// Registers under sessions of their own with this time to live, rounded up to whole seconds,
-    /// rather than under the client's shared session.
+    /// Registers under a session with this time to live, rounded up to whole seconds, rather than under
+    /// the client's shared session. What asks for the same time in a client shares it.
     pub fn ttl(self, ttl: Duration) -> Self {
         Self {
             ttl: Some(ttl),

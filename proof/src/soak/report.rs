@@ -16,8 +16,8 @@ const STREAMS: i64 = 6;
 const WATCHES: i64 = 3;
 
 /// How many tasks drive a connection, and a stream of watches.
-const TASKS_OF_CONNECTION: i64 = 3;
-const TASKS_OF_STREAM: i64 = 2;
+const TASKS_OF_CONNECTION: i64 = 1;
+const TASKS_OF_STREAM: i64 = 1;
 
 /// How much more memory there may be than in the first third of the run: a part of it, and this many KiB.
 const MEMORY: f64 = 0.15;

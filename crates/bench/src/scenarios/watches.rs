@@ -15,28 +15,36 @@ use crate::{
     figures::{Figures, Span},
 };
 
-/// From a put that is called to the event that is told.
+/// From a put that is called to the event that a watch tells.
 pub(crate) async fn latency(bench: Bench) -> Result<Figures> {
     const WARM: usize = 20;
     const PUTS: usize = 1000;
 
     let keys = bench.key("w/");
-    let mut observer = bench
-        .client
-        .observe(KeyRange::prefix(keys.as_str()))
-        .from_now();
-    observer.opened().await?;
+    // A watch opens when it is read, and says nothing of that: the first put is repeated until it is told.
+    let mut watch = bench.client.watch(KeyRange::prefix(keys.as_str()));
+    loop {
+        tokio::select! {
+            biased;
+            batch = watch.try_next() => break drop(batch?),
+            () = sleep(Duration::from_millis(10)) => {
+                bench.client.put(bench.key("w/open"), "").await?;
+            }
+        }
+    }
     let called = Arc::new(Mutex::new(vec![None::<Instant>; WARM + PUTS]));
     let sent = Arc::clone(&called);
     let reader = tokio::spawn(async move {
         let mut took = vec![Duration::ZERO; WARM + PUTS];
         let mut seen = 0;
         while seen < took.len() {
-            let changes = changes(&mut observer).await?;
+            let batch = watch.try_next().await?.ok_or("the watch ended")?;
             let now = Instant::now();
-            for event in &changes {
+            for event in &batch.events {
                 let number = &event.key()[keys.len()..];
-                let number: usize = std::str::from_utf8(number)?.parse()?;
+                let Ok(number) = std::str::from_utf8(number)?.parse::<usize>() else {
+                    continue;
+                };
                 let called = called.lock().unwrap_or_else(PoisonError::into_inner)[number];
                 took[number] = now - called.ok_or("it is told before it is put")?;
                 seen += 1;

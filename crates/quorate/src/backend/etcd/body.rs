@@ -43,7 +43,7 @@ impl Upload {
     pub(super) fn advance(&mut self, context: &mut Context<'_>) {
         while !self.is_over {
             self.take(context);
-            if let Poll::Pending = self.send(context) {
+            if self.send(context).is_pending() {
                 return;
             }
         }
