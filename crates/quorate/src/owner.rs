@@ -1,8 +1,14 @@
 //! Makes, watches and deletes the key of a claim, in a task of its own: so no caller who goes away
-//! leaves anything behind.
+//! leaves anything behind. Until the key is made the caller runs that task itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
+use futures_core::future::BoxFuture;
 use futures_util::{FutureExt, future};
 use tokio::sync::{oneshot, watch};
 
@@ -46,15 +52,6 @@ pub(crate) enum Created {
     Refused(TxnResult),
 }
 
-/// What the task tells of the creation.
-enum Report {
-    Made {
-        hold: Arc<Hold>,
-        answer: Option<TxnResult>,
-    },
-    Refused(TxnResult),
-}
-
 /// What is to be done about a key that is not kept any longer.
 enum Parting {
     Delete,
@@ -66,26 +63,74 @@ impl Creation {
     /// was known to have succeeded.
     pub(crate) async fn run(self) -> Result<Created> {
         let (wish, wishes) = watch::channel(Wish::Keep);
-        let (report, reported) = oneshot::channel();
-        let (tell_outcome, outcome) = oneshot::channel();
+        let (tell, outcome) = oneshot::channel();
         let runtime = Arc::clone(self.link.runtime());
-        let task = Owner {
+        let session = self.session.clone();
+        let owner = Owner {
             creation: self,
             wishes,
             ambiguous: false,
         };
-        runtime.spawn(Box::pin(task.run(report, tell_outcome)));
-        Ok(match reported.await.unwrap_or_else(|_| Err(closed()))? {
-            Report::Made { hold, answer } => Created::Made {
-                claim: Claim::new(hold, wish, outcome),
-                answer,
-            },
-            Report::Refused(answer) => Created::Refused(answer),
-        })
+        let making = Making {
+            owner: Some(owner.make().boxed()),
+            tell: Some(tell),
+            session,
+        };
+        let (owner, made, tell) = making.await;
+        let (hold, created) = match made {
+            Ok(Made::Held { hold, answer }) => {
+                let claim = Claim::new(Arc::clone(&hold), wish, outcome);
+                (Some(hold), Ok(Created::Made { claim, answer }))
+            }
+            Ok(Made::Refused(answer)) => (None, Ok(Created::Refused(answer))),
+            Err(error) => (None, Err(error)),
+        };
+        if hold.is_some() || owner.ambiguous {
+            runtime.spawn(owner.stay(hold, tell).boxed());
+        }
+        created
     }
 }
 
-/// The task that owns the key, from before it is made until after it is gone.
+/// The making of a key, which the caller runs itself, since it has to wait for it anyway: to wake another
+/// task for an answer takes about as long as the answer. If the caller goes away it goes on as a task.
+struct Making {
+    owner: Option<BoxFuture<'static, (Owner, Result<Made>)>>,
+    tell: Option<oneshot::Sender<Result<()>>>,
+    session: Session,
+}
+
+impl Future for Making {
+    type Output = (Owner, Result<Made>, oneshot::Sender<Result<()>>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(making) = &mut self.owner else {
+            return Poll::Pending;
+        };
+        let (owner, made) = ready!(making.poll_unpin(context));
+        self.owner = None;
+        let tell = self.tell.take().expect("it is taken once, with the owner");
+        Poll::Ready((owner, made, tell))
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if let (Some(making), Some(tell)) = (self.owner.take(), self.tell.take()) {
+            let task = async move {
+                let (owner, made) = making.await;
+                let hold = match made {
+                    Ok(Made::Held { hold, .. }) => Some(hold),
+                    Ok(Made::Refused(_)) | Err(_) => None,
+                };
+                owner.stay(hold, tell).await;
+            };
+            self.session.adopt(task.boxed());
+        }
+    }
+}
+
+/// Who owns the key, from before it is made until after it is gone.
 struct Owner {
     creation: Creation,
     wishes: watch::Receiver<Wish>,
@@ -93,13 +138,20 @@ struct Owner {
     ambiguous: bool,
 }
 
+/// What became of the making.
+enum Made {
+    Held {
+        hold: Arc<Hold>,
+        /// The answer of the transaction that made it; `None` if that answer was lost.
+        answer: Option<TxnResult>,
+    },
+    Refused(TxnResult),
+}
+
 impl Owner {
-    async fn run(
-        mut self,
-        report: oneshot::Sender<Result<Report>>,
-        outcome: oneshot::Sender<Result<()>>,
-    ) {
-        if let Some(hold) = self.create(report).await {
+    /// Keeps the key, if there is one, and deletes it when that is wished.
+    async fn stay(mut self, hold: Option<Arc<Hold>>, outcome: oneshot::Sender<Result<()>>) {
+        if let Some(hold) = hold {
             let result = match self.keep(&hold).await {
                 Ok(Parting::Delete) => self.delete(&hold).await,
                 Ok(Parting::Leave) => {
@@ -118,21 +170,23 @@ impl Owner {
         }
     }
 
-    /// Makes the key, and tells the caller. `None` if there is nothing to keep.
-    async fn create(&mut self, report: oneshot::Sender<Result<Report>>) -> Option<Arc<Hold>> {
-        let mut report = Some(report);
+    async fn make(mut self) -> (Self, Result<Made>) {
+        let made = self.create().await;
+        (self, made)
+    }
+
+    /// Makes the key, or fails if nobody waits for it any more.
+    async fn create(&mut self) -> Result<Made> {
         let mut backoff = Backoff::new(self.creation.link.runtime());
         loop {
             let session = &self.creation.session;
             if let SessionState::Lost(loss) = session.state() {
-                tell(&mut report, Err(Error::lost(loss, &self.creation.key)));
                 // What may still come is revoked with the lease.
                 self.ambiguous = false;
-                return None;
+                return Err(Error::lost(loss, &self.creation.key));
             }
             if self.wishes.has_changed().is_err() {
-                // The caller went away.
-                return None;
+                return Err(closed());
             }
             let attempt = tokio::select! {
                 biased;
@@ -141,30 +195,20 @@ impl Owner {
             };
             match attempt {
                 Ok(answer) if answer.succeeded => {
-                    let token = answer.header.revision;
-                    let hold = self.hold(token);
-                    let made = Report::Made {
-                        hold: Arc::clone(&hold),
+                    return Ok(Made::Held {
+                        hold: self.hold(answer.header.revision),
                         answer: Some(answer),
-                    };
-                    tell(&mut report, Ok(made));
-                    return Some(hold);
+                    });
                 }
-                Ok(answer) => match self.find_own(&answer) {
-                    Some(token) => {
-                        let hold = self.hold(token);
-                        let made = Report::Made {
-                            hold: Arc::clone(&hold),
+                Ok(answer) => {
+                    return Ok(match self.find_own(&answer) {
+                        Some(token) => Made::Held {
+                            hold: self.hold(token),
                             answer: None,
-                        };
-                        tell(&mut report, Ok(made));
-                        return Some(hold);
-                    }
-                    None => {
-                        tell(&mut report, Ok(Report::Refused(answer)));
-                        return None;
-                    }
-                },
+                        },
+                        None => Made::Refused(answer),
+                    });
+                }
                 Err(error) => {
                     self.ambiguous |= error.is_indefinite();
                     if error.kind() == ErrorKind::NotFound {
@@ -175,8 +219,7 @@ impl Owner {
                     let now = self.creation.link.runtime().now();
                     let over = self.creation.give_up.is_some_and(|give_up| now >= give_up);
                     if over || !error.is_retryable() {
-                        tell(&mut report, Err(error));
-                        return None;
+                        return Err(error);
                     }
                     tracing::debug!(%error, key = %self.creation.key, "claim not made yet");
                 }
@@ -362,12 +405,5 @@ async fn read_own(link: &Link, hold: &Hold) -> Result<Revision, Loss> {
             },
             Err(_) => backoff.pause().await,
         }
-    }
-}
-
-fn tell(report: &mut Option<oneshot::Sender<Result<Report>>>, what: Result<Report>) {
-    if let Some(report) = report.take() {
-        // If the caller is gone, its wish is too, and the key will be deleted.
-        let _ = report.send(what);
     }
 }

@@ -41,6 +41,8 @@ struct Waiting {
     departures: Vec<Departure>,
     /// Leases of sessions that were dropped when they were lost.
     lost: Vec<LeaseId>,
+    /// Tasks that nobody runs any more.
+    orphans: Vec<BoxFuture<'static, ()>>,
     /// Whether the task runs. It ends when it has nothing to do.
     running: bool,
 }
@@ -116,6 +118,17 @@ impl Pulse {
         let mut waiting = lock(&self.waiting);
         if waiting.running {
             waiting.lost.push(lease);
+            drop(waiting);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Has a task run of somebody who went away. Without a session that is not lost there is nothing left
+    /// for it to do.
+    pub(crate) fn adopt(&self, orphan: BoxFuture<'static, ()>) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.running {
+            waiting.orphans.push(orphan);
             drop(waiting);
             self.wake.notify_one();
         }
@@ -236,14 +249,18 @@ impl Beater {
 
     /// Takes over who came and who went since the last look.
     fn take_over(&mut self) {
-        let (arrivals, departures, lost) = {
+        let (arrivals, departures, lost, orphans) = {
             let mut waiting = lock(&self.pulse.waiting);
             (
                 std::mem::take(&mut waiting.arrivals),
                 std::mem::take(&mut waiting.departures),
                 std::mem::take(&mut waiting.lost),
+                std::mem::take(&mut waiting.orphans),
             )
         };
+        for orphan in orphans {
+            self.pulse.runtime.spawn(orphan);
+        }
         for arrival in arrivals {
             let Arrival {
                 lease,
@@ -470,7 +487,9 @@ impl Beater {
             return false;
         }
         let mut waiting = lock(&self.pulse.waiting);
-        let idle = waiting.arrivals.is_empty() && waiting.departures.is_empty();
+        let idle = waiting.arrivals.is_empty()
+            && waiting.departures.is_empty()
+            && waiting.orphans.is_empty();
         if idle {
             waiting.running = false;
         }
@@ -512,7 +531,11 @@ impl Beater {
 impl Drop for Beater {
     fn drop(&mut self) {
         if !self.ended {
-            lock(&self.pulse.waiting).running = false;
+            let mut waiting = lock(&self.pulse.waiting);
+            waiting.running = false;
+            let orphans = std::mem::take(&mut waiting.orphans);
+            drop(waiting);
+            drop(orphans);
         }
         for heart in self.leases.values() {
             if let Some(session) = heart.session.upgrade() {

@@ -341,6 +341,11 @@ impl Session {
         self.0.look(now)
     }
 
+    /// Has a task run that was begun under this session and has nobody to run it. It needs no runtime here.
+    pub(crate) fn adopt(&self, task: BoxFuture<'static, ()>) {
+        self.0.pulse.adopt(task);
+    }
+
     /// Takes note of a confirmed beat. `sent` is when it was sent.
     pub(crate) fn confirm(&self, sent: Moment, ttl: Duration) {
         self.0.confirm(sent, ttl);

@@ -17,7 +17,7 @@ mod settings;
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use futures_util::{StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
-use quorate::{Client, Result};
+use quorate::{Client, Compare, Op, Result, Revision};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -113,6 +113,16 @@ impl<'a> Floor<'a> {
         step: impl AsyncFnMut() -> Result<()>,
     ) {
         self.pace.churn(self.desk, recipe, pause, step).await;
+    }
+
+    /// Does something to a key as it stands now. A write whose answer is lost may arrive long after the step
+    /// that made it, and then shall not undo what came later.
+    async fn replace(&self, key: &str, op: Op) -> Result<()> {
+        let now = self.client.get(key).await?;
+        let revision = now.map_or(Revision::ZERO, |kv| kv.mod_revision);
+        let stands = Compare::mod_revision(key).eq(revision);
+        let txn = self.client.txn().when(stands).then(op);
+        txn.commit().await.map(drop)
     }
 
     /// Follows something for a while, then follows it anew, for ever. What is followed stays while there

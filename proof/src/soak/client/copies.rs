@@ -3,9 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use futures_util::{FutureExt, StreamExt, future::LocalBoxFuture, stream::FuturesUnordered};
-use quorate::{
-    Compare, ErrorKind, KeyRange, KeyValue, Observed, Op, Range, Result, Revision, WatchRequest,
-};
+use quorate::{ErrorKind, KeyRange, KeyValue, Observed, Op, Range, Result, WatchRequest};
 use tokio::time::timeout;
 
 use super::{Agreed, Floor, keys::text, probed, same};
@@ -71,24 +69,15 @@ async fn write(floor: &Floor<'_>, part: usize) -> Result<()> {
     let name = |number: usize| format!("{PREFIX}{part}-{number}");
     let key = name(fastrand::usize(..KEYS));
     match fastrand::u8(..7) {
-        0 => drop(client.delete(key.as_str()).await?),
+        0 => floor.replace(&key, Op::delete(key.as_str())).await?,
         1 => drop(
             client
                 .update(key.as_str(), |_| Some(value.as_str()))
                 .await?,
         ),
         2 => {
-            let now = client.get(key.as_str()).await?;
-            let revision = now.map_or(Revision::ZERO, |kv| kv.mod_revision);
-            let written = client
-                .txn()
-                .when(Compare::mod_revision(key.as_str()).eq(revision));
-            drop(
-                written
-                    .then(Op::put(key.as_str(), value.as_str()))
-                    .commit()
-                    .await?,
-            );
+            let put = Op::put(key.as_str(), value.as_str());
+            floor.replace(&key, put).await?;
         }
         3 => {
             let mut pages = client.pages(Range::prefix(PREFIX).limit(5));

@@ -139,29 +139,27 @@ async fn follow(
 /// Changes the document; what it is at last can be used.
 async fn change_document(floor: &Floor<'_>) -> Result<()> {
     let config = document(&floor.client);
-    match fastrand::u8(..5) {
-        0 => drop(floor.client.put(DOCUMENT, "{").await?),
-        1 => drop(
-            floor
-                .client
-                .put(DOCUMENT, r#"{"rate": 0, "name": "none"}"#)
-                .await?,
-        ),
-        2 => drop(floor.client.delete(DOCUMENT).await?),
-        _ => {}
+    let spoilt = match fastrand::u8(..5) {
+        0 => Some(Op::put(DOCUMENT, "{")),
+        1 => Some(Op::put(DOCUMENT, r#"{"rate": 0, "name": "none"}"#)),
+        2 => Some(Op::delete(DOCUMENT)),
+        _ => None,
+    };
+    if let Some(spoilt) = spoilt {
+        floor.replace(DOCUMENT, spoilt).await?;
     }
     config.set(&Limits::random()).await.map(drop)
 }
 
 async fn change_fields(floor: &Floor<'_>) -> Result<()> {
-    let client = &floor.client;
     let (rate, name) = (format!("{PREFIX}rate"), format!("{PREFIX}name"));
     if fastrand::u8(..5) == 0 {
-        client.put(rate.as_str(), "many").await?;
+        floor.replace(&rate, Op::put(&rate, "many")).await?;
     }
     let limits = Limits::random();
-    let both = client.txn().then(Op::put(rate, limits.rate.to_string()));
-    both.then(Op::put(name, limits.name))
+    let both = floor.client.txn();
+    both.then(Op::put(rate, limits.rate.to_string()))
+        .then(Op::put(name, limits.name))
         .commit()
         .await
         .map(drop)

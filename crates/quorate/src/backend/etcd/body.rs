@@ -3,7 +3,6 @@
 #![allow(unnameable_types, unreachable_pub)] // as in `line`
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -14,120 +13,153 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use tonic::body::Body;
 
-use super::line::{Broken, Call};
+use super::line::{Broken, Count};
 
 /// A request on its way. It goes on while somebody waits for the answer or reads it.
 pub(super) struct Upload {
     body: Body,
     stream: SendStream<Bytes>,
-    /// What was taken of the body and not sent: at most two pieces, so that the last is known to be.
-    taken: VecDeque<Bytes>,
-    /// Whether all of the body was taken.
-    is_whole: bool,
-    /// Whether all is sent, or nobody wants it.
-    is_over: bool,
+    /// What was taken of the body and not sent, in its order: two pieces at the most, so that the last is
+    /// known to be.
+    next: Bytes,
+    after: Bytes,
+    progress: Progress,
 }
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nothing was sent.
+    New,
+    /// There may be more of the body.
+    Open,
+    /// All of the body was taken.
+    Whole,
+    /// All is sent, or nobody wants it.
+    Over,
+}
+
+/// What is sent without asking whether there is room for it, as the one message of most calls is: it waits
+/// in the connection.
+const SMALL: usize = 16 << 10;
 
 impl Upload {
     pub(super) fn new(body: Body, stream: SendStream<Bytes>) -> Self {
         Self {
             body,
             stream,
-            taken: VecDeque::with_capacity(2),
-            is_whole: false,
-            is_over: false,
+            next: Bytes::new(),
+            after: Bytes::new(),
+            progress: Progress::New,
         }
     }
 
     /// Sends what there is, as far as the server takes it. The task is woken when there is more to do.
     pub(super) fn advance(&mut self, context: &mut Context<'_>) {
-        while !self.is_over {
+        let is_new = self.progress == Progress::New;
+        if is_new {
+            self.progress = Progress::Open;
+        }
+        self.take(context);
+        if is_new && (1..=SMALL).contains(&self.next.len()) {
+            let piece = std::mem::replace(&mut self.next, std::mem::take(&mut self.after));
+            self.send(piece);
+        }
+        while !self.is_over() && self.send_next(context).is_ready() {
             self.take(context);
-            if self.send(context).is_pending() {
-                return;
-            }
         }
     }
 
+    /// Whether there is nothing left to send.
+    pub(super) fn is_over(&self) -> bool {
+        self.progress == Progress::Over
+    }
+
     fn take(&mut self, context: &mut Context<'_>) {
-        while !self.is_whole && self.taken.len() < 2 {
+        while self.progress == Progress::Open && self.after.is_empty() {
             match Pin::new(&mut self.body).poll_frame(context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let data = frame.into_data().unwrap_or_default();
-                    self.taken
-                        .extend(Some(data).filter(|data| !data.is_empty()));
+                    match self.next.is_empty() {
+                        true => self.next = data,
+                        false => self.after = data,
+                    }
                 }
                 Poll::Ready(Some(Err(_))) => {
                     self.stream.send_reset(Reason::CANCEL);
-                    self.is_over = true;
-                    return;
+                    self.progress = Progress::Over;
                 }
-                Poll::Ready(None) => self.is_whole = true,
+                Poll::Ready(None) => self.progress = Progress::Whole,
                 Poll::Pending => return,
             }
         }
     }
 
     /// Sends a piece, or waits until there is one, or room for it.
-    fn send(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(first) = self.taken.front_mut() else {
-            if !self.is_whole {
+    fn send_next(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.next.is_empty() {
+            if self.progress != Progress::Whole {
                 return Poll::Pending;
             }
-            // The answer tells if nobody takes it.
-            let _ = self.stream.send_data(Bytes::new(), true);
-            self.is_over = true;
+            self.send(Bytes::new());
             return Poll::Ready(());
-        };
-        self.stream.reserve_capacity(first.len());
-        if self.stream.capacity() == 0 {
-            match ready!(self.stream.poll_capacity(context)) {
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => self.is_over = true,
+        }
+        self.stream.reserve_capacity(self.next.len());
+        let room = self.stream.capacity();
+        if room == 0 {
+            if let Some(Err(_)) | None = ready!(self.stream.poll_capacity(context)) {
+                self.progress = Progress::Over;
             }
             return Poll::Ready(());
         }
-        let piece = first.split_to(first.len().min(self.stream.capacity()));
-        if first.is_empty() {
-            self.taken.pop_front();
+        let piece = self.next.split_to(room.min(self.next.len()));
+        if self.next.is_empty() {
+            self.next = std::mem::take(&mut self.after);
         }
-        let is_last = self.is_whole && self.taken.is_empty();
-        let sent = self.stream.send_data(piece, is_last);
-        self.is_over |= is_last || sent.is_err();
+        self.send(piece);
         Poll::Ready(())
+    }
+
+    /// Sends a piece that was taken off what comes next.
+    fn send(&mut self, piece: Bytes) {
+        let is_last = self.progress == Progress::Whole && self.next.is_empty();
+        // If nobody takes it, the answer tells why.
+        let sent = self.stream.send_data(piece, is_last);
+        if is_last || sent.is_err() {
+            self.progress = Progress::Over;
+        }
     }
 }
 
 /// What a server answers, without details of errors.
 pub struct Answer {
-    body: RecvStream,
+    /// `None` once it is over.
+    body: Option<RecvStream>,
     /// The rest of the request, for streams.
     upload: Option<Upload>,
-    call: Call,
-    state: State,
-}
-
-#[derive(Clone, Copy)]
-enum State {
-    Data,
-    Trailers,
-    Over,
+    call: Count,
+    /// Whether all but the trailers was read.
+    is_read: bool,
 }
 
 impl Answer {
-    pub(super) fn new(body: RecvStream, upload: Upload, call: Call) -> Self {
+    pub(super) fn new(body: RecvStream, upload: Upload, call: Count) -> Self {
         Self {
-            body,
-            upload: Some(upload).filter(|upload| !upload.is_over),
+            body: Some(body),
+            upload: Some(upload).filter(|upload| !upload.is_over()),
             call,
-            state: State::Data,
+            is_read: false,
         }
     }
 
     /// Nothing more will come, and nothing more is wanted.
     fn end(&mut self) {
-        self.upload = None;
-        self.state = State::Over;
+        // The server has to learn of it if the request was not whole.
+        let was_whole = self.upload.take().is_none();
+        if let Some(body) = self.body.take()
+            && was_whole
+        {
+            self.call.shared().let_go_later(body);
+        }
     }
 
     fn broken(&mut self, error: h2::Error) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
@@ -141,41 +173,42 @@ impl http_body::Body for Answer {
     type Error = Broken;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        if let Some(upload) = &mut self.upload {
+        let this = self.get_mut();
+        if let Some(upload) = &mut this.upload {
             upload.advance(context);
         }
-        if let State::Data = self.state {
-            match ready!(self.body.poll_data(context)) {
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
+        if !this.is_read {
+            match ready!(body.poll_data(context)) {
                 Some(Ok(data)) => {
-                    self.call.shared().hear();
                     // What was received fits into the window, so this gives back no more than was taken.
-                    let _ = self.body.flow_control().release_capacity(data.len());
+                    let _ = body.flow_control().release_capacity(data.len());
+                    this.call.shared().hear();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => return self.broken(error),
-                None => self.state = State::Trailers,
+                Some(Err(error)) => return this.broken(error),
+                None => this.is_read = true,
             }
         }
-        if let State::Over = self.state {
-            return Poll::Ready(None);
-        }
-        match ready!(self.body.poll_trailers(context)) {
+        match ready!(body.poll_trailers(context)) {
             Ok(trailers) => {
-                self.end();
+                this.end();
                 Poll::Ready(trailers.map(|mut trailers| {
                     drop_details(&mut trailers);
                     Ok(Frame::trailers(trailers))
                 }))
             }
-            Err(error) => self.broken(error),
+            Err(error) => this.broken(error),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.state, State::Over)
+        self.body.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

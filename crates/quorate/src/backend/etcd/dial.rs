@@ -15,7 +15,8 @@ use super::{
     line::Line,
     local::Local,
     options::EtcdOptions,
-    socket, tcp,
+    socket,
+    tcp::{self, CutOff},
     tls::Secure,
 };
 use crate::{Error, ErrorKind, Result};
@@ -146,25 +147,26 @@ impl Dial {
 
     /// Makes a connection, whoever is at its other end.
     async fn line(&self) -> io::Result<Line> {
+        let cut_off = CutOff::default();
         #[cfg(feature = "testing")]
         if let Some(pipes) = &self.pipes {
-            return self.speak(pipes.open(&self.url)?).await;
+            return self.speak(pipes.open(&self.url)?, cut_off).await;
         }
-        match (&self.place, &self.secure) {
-            (Place::Host(host, port), secure) => {
-                let stream = tcp::connect(host, *port, self.probing).await?;
-                match secure {
-                    None => self.speak(stream).await,
-                    Some(secure) => self.speak(secure.secure(stream).await?).await,
+        match &self.place {
+            Place::Host(host, port) => {
+                let stream = tcp::connect(host, *port, self.probing, cut_off.clone()).await?;
+                match &self.secure {
+                    None => self.speak(stream, cut_off).await,
+                    Some(secure) => self.speak(secure.secure(stream).await?, cut_off).await,
                 }
             }
             #[cfg(unix)]
-            (Place::Socket(path), _) => {
-                self.speak(tokio::net::UnixStream::connect(path).await?)
-                    .await
+            Place::Socket(path) => {
+                let stream = tokio::net::UnixStream::connect(path).await?;
+                self.speak(stream, cut_off).await
             }
             #[cfg(not(unix))]
-            (Place::Socket(_), _) => Err(io::ErrorKind::Unsupported.into()),
+            Place::Socket(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -172,8 +174,9 @@ impl Dial {
     pub(super) async fn speak(
         &self,
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        cut_off: CutOff,
     ) -> io::Result<Line> {
-        let line = Line::new(io, self.origin.clone(), self.probing).await;
+        let line = Line::new(io, self.origin.clone(), self.probing, cut_off).await;
         line.map_err(io::Error::other)
     }
 

@@ -10,8 +10,9 @@ use std::{
     error::Error as StdError,
     fmt,
     future::poll_fn,
+    mem,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -19,7 +20,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
-use h2::client::{Builder, SendRequest};
+use h2::{
+    RecvStream,
+    client::{Builder, SendRequest},
+};
 use http::{
     HeaderValue, Request, Response, Uri,
     header::USER_AGENT,
@@ -31,8 +35,11 @@ use tonic::{body::Body, codegen::Service};
 use super::{
     body::{Answer, Upload, drop_details},
     carrier::{Carrier, Probing},
+    gathered::Gathered,
     tasks,
+    tcp::CutOff,
 };
+use crate::link::lock;
 
 /// How much of an answer a server may send before it is read, and of all answers of a connection.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -43,7 +50,9 @@ const FRAME: u32 = 64 << 10;
 
 /// A connection to one member. Clones share it, and it closes with the last of them and of their calls.
 #[derive(Clone)]
-pub struct Line {
+pub struct Line(Arc<Handle>);
+
+struct Handle {
     requests: SendRequest<Bytes>,
     shared: Arc<Shared>,
 }
@@ -53,14 +62,19 @@ pub struct Line {
 pub(super) struct Shared {
     scheme: Scheme,
     authority: Authority,
-    /// How many calls there are.
+    /// How many calls there are, with the streams that go on.
     calls: AtomicUsize,
+    /// How many of them have sent all and wait for the answer to begin.
+    waiting: AtomicUsize,
     /// Whether anything came since that was asked last.
     heard: AtomicBool,
     /// Whether the connection has ended.
     ended: AtomicBool,
     /// Whether it was ended here, since nobody answered a probe.
     unanswered: AtomicBool,
+    cut_off: CutOff,
+    /// The streams of calls that are over; `None` once there is no handle.
+    over: Mutex<Option<Vec<RecvStream>>>,
 }
 
 impl Line {
@@ -69,65 +83,83 @@ impl Line {
         io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         origin: (Scheme, Authority),
         probing: Probing,
+        cut_off: CutOff,
     ) -> Result<Self, Broken> {
         let (scheme, authority) = origin;
         let shared = Arc::new(Shared {
             scheme,
             authority,
             calls: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
             heard: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             unanswered: AtomicBool::new(false),
+            cut_off,
+            over: Mutex::new(Some(Vec::new())),
         });
         let handshake = Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
-            .handshake(io);
+            .handshake(Gathered::new(io, Arc::clone(&shared)));
         let (requests, connection) = handshake
             .await
             .map_err(|error| shared.broken(error, false))?;
         // It goes on when the backend is dropped, as calls and streams under way do.
         tasks::outlive(Carrier::new(connection, Arc::clone(&shared), probing));
-        Ok(Self { requests, shared })
+        Ok(Self(Arc::new(Handle { requests, shared })))
     }
 
     /// Whether the connection has ended, so that no call can be made on it.
     pub(super) fn has_ended(&self) -> bool {
-        self.shared.ended.load(Ordering::Acquire)
+        self.0.shared.ended.load(Ordering::Acquire)
     }
 
-    async fn send(mut self, request: Request<Body>) -> Result<Response<Answer>, Broken> {
-        let call = self.shared.call();
+    /// Nobody waits for anything on it any more: it is cut off once its streams have ended.
+    pub(super) fn give_up(&self) {
+        self.0.shared.cut_off.set();
+    }
+
+    async fn send(self, request: Request<Body>) -> Result<Response<Answer>, Broken> {
+        let shared = &self.0.shared;
+        let call = Count::of(shared, |shared| &shared.calls);
         let (mut head, body) = request.into_parts();
         let mut uri = head.uri.into_parts();
-        uri.scheme = Some(self.shared.scheme.clone());
-        uri.authority = Some(self.shared.authority.clone());
+        uri.scheme = Some(shared.scheme.clone());
+        uri.authority = Some(shared.authority.clone());
         head.uri = Uri::from_parts(uri).expect("the path is a method's, the rest was checked");
         head.headers
             .insert(USER_AGENT, HeaderValue::from_static(US));
-        let untaken = |error| self.shared.broken(error, true);
-        poll_fn(|context| self.requests.poll_ready(context))
-            .await
-            .map_err(untaken)?;
         let request = Request::from_parts(head, ());
-        let (mut answer, stream) = self
-            .requests
-            .send_request(request, false)
-            .map_err(untaken)?;
+        // A handle of its own is ready: if the server takes no more streams now, this one waits its turn.
+        let sent = self.0.requests.clone().send_request(request, false);
+        let (mut answer, stream) = sent.map_err(|error| shared.broken(error, true))?;
         let mut upload = Upload::new(body, stream);
+        // The connection's task was just woken, so it is not once more by these.
+        shared.let_go();
+        let mut waiting = None;
         let answer = poll_fn(|context| {
             upload.advance(context);
+            if upload.is_over() {
+                waiting.get_or_insert_with(|| Count::of(shared, |shared| &shared.waiting));
+            }
             answer.poll_unpin(context)
         });
-        let answer = answer
-            .await
-            .map_err(|error| self.shared.broken(error, false))?;
-        self.shared.hear();
+        let answer = answer.await.map_err(|error| shared.broken(error, false))?;
+        drop(waiting);
+        shared.hear();
         let mut answer = answer.map(|body| Answer::new(body, upload, call));
         drop_details(answer.headers_mut());
         Ok(answer)
+    }
+}
+
+impl Drop for Handle {
+    /// The connection ends with the last of its streams, too.
+    fn drop(&mut self) {
+        let over = lock(&self.shared.over).take();
+        drop(over);
     }
 }
 
@@ -148,21 +180,33 @@ impl Service<Request<Body>> for Line {
 impl fmt::Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Line")
-            .field("authority", &self.shared.authority)
+            .field("authority", &self.0.shared.authority)
             .finish_non_exhaustive()
     }
 }
 
 impl Shared {
-    /// Counts a call for as long as what this returns lives.
-    fn call(self: &Arc<Self>) -> Call {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        Call(Arc::clone(self))
-    }
-
     /// Whether there are calls.
     pub(super) fn is_in_use(&self) -> bool {
         self.calls.load(Ordering::Relaxed) > 0
+    }
+
+    /// Lets go of a stream whose call is over, when the next call is made. At once it would wake the
+    /// connection's task for nothing.
+    pub(super) fn let_go_later(&self, stream: RecvStream) {
+        if let Some(over) = &mut *lock(&self.over) {
+            over.push(stream);
+        }
+    }
+
+    fn let_go(&self) {
+        let over = lock(&self.over).as_mut().map(mem::take);
+        drop(over);
+    }
+
+    /// Whether several calls wait for their answers.
+    pub(super) fn is_busy(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 1
     }
 
     /// Something came.
@@ -198,18 +242,29 @@ impl Shared {
     }
 }
 
-/// A call that is counted.
-pub(super) struct Call(Arc<Shared>);
+/// Counts something for as long as it lives.
+pub(super) struct Count {
+    shared: Arc<Shared>,
+    counter: fn(&Shared) -> &AtomicUsize,
+}
 
-impl Call {
+impl Count {
+    fn of(shared: &Arc<Shared>, counter: fn(&Shared) -> &AtomicUsize) -> Self {
+        counter(shared).fetch_add(1, Ordering::Relaxed);
+        Self {
+            shared: Arc::clone(shared),
+            counter,
+        }
+    }
+
     pub(super) fn shared(&self) -> &Shared {
-        &self.0
+        &self.shared
     }
 }
 
-impl Drop for Call {
+impl Drop for Count {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        (self.counter)(&self.shared).fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -5,7 +5,7 @@
 //! - `options`: how to reach a cluster
 //! - `pool`: the members, one connection each; `dial`: how it is made; `tcp` and `tls`: over what
 //! - `line`: a connection, on which calls are made; `body`: what is sent and what comes back; `carrier`:
-//!   its task
+//!   its task; `gathered`: when it writes
 //! - `socket`: members on sockets of this machine; `pipes`: in this process, for tests; `local`: one
 //!   that is started when it is needed, and `starter`: the program that does
 //! - `call`: one call, from member to member; `auth`: the tokens that it needs; `classify`: what its
@@ -28,6 +28,7 @@ mod convert;
 mod demux;
 mod dial;
 mod fit;
+mod gathered;
 mod lease;
 mod line;
 #[cfg_attr(not(unix), path = "no_local.rs")]

@@ -173,6 +173,7 @@ impl Pool {
             return;
         }
         connection.given_up.cancel();
+        connection.line.give_up();
         let known = &mut state.known[connection.member];
         known.connection = None;
         known.avoid();
@@ -222,7 +223,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::etcd::EtcdOptions;
+    use crate::backend::etcd::{EtcdOptions, tcp::CutOff};
 
     fn pool(endpoints: &[&str]) -> Result<Arc<Pool>> {
         let endpoints: Vec<_> = endpoints.iter().map(ToString::to_string).collect();
@@ -257,10 +258,14 @@ mod tests {
     async fn connection(pool: &Pool, member: usize) -> Connection {
         let dial = &pool.members[member];
         let (io, other) = tokio::io::duplex(1 << 16);
+        std::mem::forget(other); // it stays open
         Connection {
             member,
             url: pool.url(member).into(),
-            line: dial.speak(io).await.expect("it says nothing"),
+            line: dial
+                .speak(io, CutOff::default())
+                .await
+                .expect("it says nothing"),
             given_up: CancellationToken::new(),
         }
     }

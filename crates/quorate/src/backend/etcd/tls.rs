@@ -2,7 +2,6 @@
 
 use std::{fmt, io, sync::Arc};
 
-use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -13,7 +12,7 @@ use tokio_rustls::{
     },
 };
 
-use super::options::Tls;
+use super::{options::Tls, tcp::Stream};
 use crate::{Error, ErrorKind, Result};
 
 /// HTTP/2, as TLS calls it.
@@ -38,7 +37,7 @@ impl Secure {
     }
 
     /// Secures a connection, on which HTTP/2 is spoken then.
-    pub(super) async fn secure(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn secure(&self, stream: Stream) -> io::Result<TlsStream<Stream>> {
         let connector = TlsConnector::from(Arc::clone(&self.config));
         let stream = connector.connect(self.name.clone(), stream).await?;
         if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {

@@ -24,7 +24,7 @@ const PROBING: Probing = Probing {
 async fn connected() -> (Line, DuplexStream) {
     let (near, far) = duplex(1 << 16);
     let origin = (Scheme::HTTP, Authority::from_static("member:2379"));
-    let line = Line::new(near, origin, PROBING).await;
+    let line = Line::new(near, origin, PROBING, CutOff::default()).await;
     (line.expect("nobody has to agree"), far)
 }
 
@@ -49,7 +49,7 @@ where
 
 /// A call, as the server has it.
 struct Call {
-    request: Request<h2::RecvStream>,
+    request: Request<RecvStream>,
     respond: server::SendResponse<Bytes>,
 }
 
@@ -111,7 +111,7 @@ async fn a_call_brings_its_body_there_and_the_answer_back() {
         // They would be none that tonic can read.
         assert!(!trailers.contains_key("grpc-status-details-bin"));
         assert_eq!(body.to_bytes(), pieces.concat());
-        assert!(!line.shared.is_in_use());
+        assert!(!line.0.shared.is_in_use());
     };
     beside(serve(far, Call::echo), test).await;
 }
@@ -177,7 +177,7 @@ async fn a_call_that_is_dropped_is_told_to_the_server() {
         }
         drop(call);
         assert_eq!(heard.recv().await, Some(true));
-        assert!(!line.shared.is_in_use());
+        assert!(!line.0.shared.is_in_use());
     };
     beside(server, test).await;
 }
