@@ -2,6 +2,7 @@
 //! leaves anything behind. Until the key is made the caller runs that task itself.
 
 use std::{
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -65,7 +66,11 @@ impl Creation {
         let (wish, wishes) = watch::channel(Wish::Keep);
         let (tell, outcome) = oneshot::channel();
         let runtime = Arc::clone(self.link.runtime());
-        let session = self.session.clone();
+        let trace = Trace {
+            link: self.link.clone(),
+            session: self.session.clone(),
+            key: self.key.clone(),
+        };
         let owner = Owner {
             creation: self,
             wishes,
@@ -74,7 +79,7 @@ impl Creation {
         let making = Making {
             owner: Some(owner.make().boxed()),
             tell: Some(tell),
-            session,
+            trace: Some(trace),
         };
         let (owner, made, tell) = making.await;
         let (hold, created) = match made {
@@ -97,7 +102,14 @@ impl Creation {
 struct Making {
     owner: Option<BoxFuture<'static, (Owner, Result<Made>)>>,
     tell: Option<oneshot::Sender<Result<()>>>,
+    trace: Option<Trace>,
+}
+
+/// What it takes to find a key that may be there.
+struct Trace {
+    link: Link,
     session: Session,
+    key: Key,
 }
 
 impl Future for Making {
@@ -116,17 +128,28 @@ impl Future for Making {
 
 impl Drop for Making {
     fn drop(&mut self) {
-        if let (Some(making), Some(tell)) = (self.owner.take(), self.tell.take()) {
-            let task = async move {
-                let (owner, made) = making.await;
-                let hold = match made {
-                    Ok(Made::Held { hold, .. }) => Some(hold),
-                    Ok(Made::Refused(_)) | Err(_) => None,
-                };
-                owner.stay(hold, tell).await;
-            };
-            self.session.adopt(task.boxed());
-        }
+        let (Some(making), Some(tell), Some(trace)) =
+            (self.owner.take(), self.tell.take(), self.trace.take())
+        else {
+            return;
+        };
+        let session = trace.session.clone();
+        let task = async move {
+            match AssertUnwindSafe(making).catch_unwind().await {
+                Ok((owner, made)) => {
+                    // It would keep the session, for whose end the owner may have to wait.
+                    drop(trace);
+                    let hold = match made {
+                        Ok(Made::Held { hold, .. }) => Some(hold),
+                        Ok(Made::Refused(_)) | Err(_) => None,
+                    };
+                    owner.stay(hold, tell).await;
+                }
+                // Its timers are of a runtime that has ended meanwhile.
+                Err(_) => linger(trace).await,
+            }
+        };
+        session.adopt(task.boxed());
     }
 }
 
@@ -166,7 +189,10 @@ impl Owner {
             let _ = outcome.send(result);
         }
         if self.ambiguous {
-            linger(self.creation).await;
+            let Creation {
+                link, session, key, ..
+            } = self.creation;
+            linger(Trace { link, session, key }).await;
         }
     }
 
@@ -316,11 +342,11 @@ impl Owner {
 /// Deletes the key whenever it comes back: an attempt to make it that never got an answer may be
 /// applied at any later time. Ends with the session, for whose lease such an attempt asks, and keeps
 /// neither the session nor the client from being dropped.
-async fn linger(creation: Creation) {
-    let link = creation.link.detached();
-    let session = creation.session.downgrade();
-    let key = creation.key.clone();
-    drop(creation);
+async fn linger(trace: Trace) {
+    let link = trace.link.detached();
+    let session = trace.session.downgrade();
+    let key = trace.key.clone();
+    drop(trace);
     let request = WatchRequest::new(&key).puts_only();
     let mut feed = Feed::new(&link, request, Resume::FromNow);
     let delete = Txn::new().then(Op::delete(&key));

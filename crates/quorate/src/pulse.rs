@@ -534,8 +534,14 @@ impl Drop for Beater {
             let mut waiting = lock(&self.pulse.waiting);
             waiting.running = false;
             let orphans = std::mem::take(&mut waiting.orphans);
+            let arrivals = std::mem::take(&mut waiting.arrivals);
             drop(waiting);
             drop(orphans);
+            for arrival in arrivals {
+                if let Some(session) = arrival.session.upgrade() {
+                    session.abandon();
+                }
+            }
         }
         for heart in self.leases.values() {
             if let Some(session) = heart.session.upgrade() {

@@ -274,7 +274,7 @@ impl Queue {
             };
             not_before = not_before.max(seen);
             match self.look(claim, sought, not_before).await? {
-                Place::Behind(still) if still.token == before.token => {}
+                Place::Behind(still) if still.token == before.token && still.key == before.key => {}
                 place => return Ok(place),
             }
         }

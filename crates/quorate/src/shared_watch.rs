@@ -237,6 +237,9 @@ impl SharedWatch {
             state.changes.clear();
             state.bytes = 0;
             state.skips += 1;
+            // Until the next stream is open.
+            state.missed = None;
+            state.broken = true;
         }
         is_far_behind
     }

@@ -166,6 +166,20 @@ scenarios! {
         key.release().await.unwrap();
     }
 
+    async fn keys_that_ask_for_the_same_time_share_a_session(world: World) {
+        let client = world.join().client;
+        let create = async |name: &str, ttl| client.ephemeral(name).ttl(ttl).create("x").await;
+        let a = create("a", TTL).await.unwrap();
+        let b = create("b", TTL).await.unwrap();
+        let c = create("c", TTL * 2).await.unwrap();
+        let lease = async |name: &str| client.get(name).await.unwrap().unwrap().lease;
+        assert_eq!(lease("a").await, lease("b").await);
+        assert_ne!(lease("a").await, lease("c").await);
+        a.release().await.unwrap();
+        assert!(b.is_held() && c.is_held());
+        assert!(client.get("b").await.unwrap().is_some());
+    }
+
     async fn a_key_with_a_session_of_its_own_lives_by_that(world: World) {
         let observer = world.observer();
         let client = world.observer();
@@ -684,4 +698,27 @@ async fn a_key_outlives_a_restart_of_its_server_and_is_watched_after_it() {
     until_another_stands(&client, token).await;
     until_held(&key).await;
     key.release().await.unwrap();
+}
+
+/// The session goes with the last key, while the next is on its way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_key_follows_the_last_one_of_its_time_at_once() {
+    let client = Client::connect("mem:").await.unwrap();
+    let owners = (0..4).map(|owner| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            for round in 0..2000 {
+                let name = format!("{owner}-{round}");
+                let key = client.ephemeral(name).ttl(TTL).create("x").await.unwrap();
+                assert!(key.is_held());
+                match round % 2 {
+                    0 => key.release().await.unwrap(),
+                    _ => drop(key),
+                }
+            }
+        })
+    });
+    for owner in futures_util::future::join_all(owners).await {
+        owner.unwrap();
+    }
 }

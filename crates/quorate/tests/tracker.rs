@@ -382,6 +382,22 @@ scenarios! {
         assert_eq!(known_to(&mut tracker, &mut known), addresses(&tracker.peek()));
     }
 
+    async fn a_store_that_is_slow_to_open_watches_does_not_keep_it_from_that(world: World) {
+        let client = world.observer();
+        put(&client, "a", "h:1").await;
+        let ours = world.join();
+        let tracker = api(&ours.client).track().await.unwrap();
+        ours.faults.partition(Partition::Refuse);
+        until("that is noticed", async || tracker.is_stale()).await;
+        change_often(&client, 6000).await;
+        put(&client, "a", "h:2").await;
+        ours.faults.heal();
+        // Longer than a quiet stream is waited for.
+        ours.faults.every(CallKind::Watch, Fate::DelayReply(Duration::from_millis(600)));
+        until("it knows", async || !tracker.is_stale()).await;
+        assert_eq!(tracker.peek().get("a").unwrap().address, "h:2");
+    }
+
     async fn one_that_missed_a_few_changes_is_told_these(world: World) {
         let client = world.observer();
         put(&client, "a", "h:1").await;

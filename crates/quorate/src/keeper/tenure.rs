@@ -58,11 +58,15 @@ impl Task {
             }
             return;
         }
-        if let Tenure::Left(session, _) = &self.tenure
-            && let Some(session) = session.upgrade()
-        {
-            self.tenure = Tenure::Held(session);
-            self.review_all();
+        if let Tenure::Left(session, _) = &self.tenure {
+            match session.upgrade() {
+                Some(session) => {
+                    self.tenure = Tenure::Held(session);
+                    self.review_all();
+                }
+                // It went with the last key, which says nothing against the next.
+                None => self.lost(Loss::Revoked),
+            }
         }
         if !matches!(self.tenure, Tenure::Vacant) || self.paused_until.is_some() {
             return;

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, time::Duration};
 
 use futures_util::{FutureExt, future::LocalBoxFuture, stream::FuturesUnordered};
-use quorate::{Client, Health, HealthMonitor, Put, Result, SessionState};
+use quorate::{Client, ErrorKind, Health, HealthMonitor, Put, Result, SessionState};
 use tokio::time::sleep;
 
 use super::{Agreed, Floor, NAMESPACE, probed};
@@ -18,7 +18,11 @@ pub(super) struct Leases {
 }
 
 pub(super) fn work<'a>(floor: &'a Floor<'_>, all: &mut FuturesUnordered<LocalBoxFuture<'a, ()>>) {
-    let step = async || lease(floor).await;
+    let step = async || match lease(floor).await {
+        // A process that is not run may find its time over at each step.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done,
+    };
     all.push(floor.churn("leases", millis(200), step).boxed_local());
     let step = async || session(floor).await;
     all.push(floor.churn("sessions", millis(300), step).boxed_local());

@@ -4,6 +4,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -13,7 +14,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use tonic::body::Body;
 
-use super::line::{Broken, Count};
+use super::line::{Broken, Count, Shared};
 
 /// A request on its way. It goes on while somebody waits for the answer or reads it.
 pub(super) struct Upload {
@@ -136,7 +137,9 @@ pub struct Answer {
     body: Option<RecvStream>,
     /// The rest of the request, for streams.
     upload: Option<Upload>,
-    call: Count,
+    /// Counts it while it is not over.
+    call: Option<Count>,
+    shared: Arc<Shared>,
     /// Whether all but the trailers was read.
     is_read: bool,
 }
@@ -146,7 +149,8 @@ impl Answer {
         Self {
             body: Some(body),
             upload: Some(upload).filter(|upload| !upload.is_over()),
-            call,
+            shared: Arc::clone(call.shared()),
+            call: Some(call),
             is_read: false,
         }
     }
@@ -155,16 +159,17 @@ impl Answer {
     fn end(&mut self) {
         // The server has to learn of it if the request was not whole.
         let was_whole = self.upload.take().is_none();
+        self.call = None;
         if let Some(body) = self.body.take()
             && was_whole
         {
-            self.call.shared().let_go_later(body);
+            self.shared.let_go_later(body);
         }
     }
 
     fn broken(&mut self, error: h2::Error) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.end();
-        Poll::Ready(Some(Err(self.call.shared().broken(error, false))))
+        Poll::Ready(Some(Err(self.shared.broken(error, false))))
     }
 }
 
@@ -188,7 +193,7 @@ impl http_body::Body for Answer {
                 Some(Ok(data)) => {
                     // What was received fits into the window, so this gives back no more than was taken.
                     let _ = body.flow_control().release_capacity(data.len());
-                    this.call.shared().hear();
+                    this.shared.hear();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return this.broken(error),

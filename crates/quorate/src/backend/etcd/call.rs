@@ -97,6 +97,7 @@ impl Caller {
             Err(_) => Failure::unanswered(attempt.deadline - attempt.begun),
         };
         match failure.remedy {
+            Remedy::Elsewhere if failure.is_untaken() => self.pool.gone(&attempt.connection),
             Remedy::Elsewhere => self.pool.failed(&attempt.connection),
             Remedy::None => self.pool.succeeded(&attempt.connection),
             Remedy::Token => self.auth.reject(&attempt.token),

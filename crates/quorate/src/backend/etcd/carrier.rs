@@ -46,6 +46,8 @@ enum Probe {
     Due,
     /// It was sent, and is to be answered before the alarm rings.
     Sent,
+    /// Nobody will make calls any more: HTTP/2 may say so until the alarm rings.
+    Leaving,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Carrier<T> {
@@ -64,21 +66,34 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Carrier<T> {
         }
     }
 
-    /// Does what is due of probing. Ready if nobody is there any more.
-    fn poll_probe(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Does what is due of probing. Ready if nobody is there any more, at either end.
+    fn poll_probe(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        self.shared.wake.register(context.waker());
         let Some(pings) = &mut self.pings else {
             return Poll::Pending;
         };
         loop {
+            let is_in_use = self.shared.is_in_use();
+            if !is_in_use && self.shared.is_given_up() {
+                return Poll::Ready(End::Left);
+            }
             let next = match self.probe {
-                Probe::Idle if !self.shared.is_in_use() => return Poll::Pending,
-                Probe::Idle => Probe::Due,
+                Probe::Idle if is_in_use => {
+                    // What was heard before is old.
+                    self.shared.was_heard();
+                    Probe::Due
+                }
+                Probe::Idle if self.shared.is_forsaken() => Probe::Leaving,
+                Probe::Idle => return Poll::Pending,
                 Probe::Sent if pings.poll_pong(context).is_ready() => Probe::Due,
-                Probe::Due | Probe::Sent if self.alarm.poll_unpin(context).is_pending() => {
+                Probe::Due | Probe::Leaving | Probe::Sent
+                    if self.alarm.poll_unpin(context).is_pending() =>
+                {
                     return Poll::Pending;
                 }
-                Probe::Sent => return Poll::Ready(()),
-                Probe::Due if !self.shared.is_in_use() => Probe::Idle,
+                Probe::Leaving => return Poll::Ready(End::Left),
+                Probe::Sent => return Poll::Ready(End::Unanswered),
+                Probe::Due if !is_in_use => Probe::Idle,
                 Probe::Due if self.shared.was_heard() => Probe::Due,
                 // If it cannot be sent, the connection is about to end.
                 Probe::Due => match pings.send_ping(Ping::opaque()) {
@@ -90,11 +105,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Carrier<T> {
             let wait = match next {
                 Probe::Idle => continue,
                 Probe::Due => self.probing.interval,
-                Probe::Sent => self.probing.patience,
+                Probe::Leaving | Probe::Sent => self.probing.patience,
             };
             self.alarm.as_mut().reset(Instant::now() + wait);
         }
     }
+}
+
+/// Why a connection is ended here.
+enum End {
+    /// Nobody has a use for it.
+    Left,
+    /// A probe was not answered.
+    Unanswered,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Future for Carrier<T> {
@@ -104,8 +127,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Carrier<T> {
         // Calls and streams learn why it ended; nobody waits for this task.
         let ended = self.connection.poll_unpin(context).is_ready();
         if !ended {
-            ready!(self.poll_probe(context));
-            self.shared.miss();
+            match ready!(self.poll_probe(context)) {
+                End::Left => {}
+                End::Unanswered => self.shared.miss(),
+            }
         }
         Poll::Ready(())
     }

@@ -121,6 +121,11 @@ impl Failure {
         self
     }
 
+    /// Whether the connection had ended, or was about to, before it took the request.
+    pub(super) fn is_untaken(&self) -> bool {
+        self.is_of_connection && self.fate == NotDone
+    }
+
     /// Whether asking another member is harmless and may help.
     pub(super) fn may_ask_elsewhere(&self, idempotent: bool) -> bool {
         self.remedy == Remedy::Elsewhere && (idempotent || self.fate == NotDone)
@@ -154,14 +159,11 @@ impl Failure {
         }
     }
 
-    /// A connection that failed: the request was sent unless the causes tell otherwise.
+    /// A connection that failed: the request was sent unless the connection had not taken it.
     fn of_transport(source: &(dyn StdError + 'static)) -> Self {
         let mut failure = Self::unreachable(root_cause(source));
         let broken = causes(source).find_map(|cause| cause.downcast_ref::<Broken>());
-        let untaken = broken.is_some_and(|broken| broken.untaken);
-        // With these words TLS tells that the server did not let the client in.
-        let refused = failure.message.starts_with("received fatal alert");
-        if !(untaken || refused) {
+        if !broken.is_some_and(|broken| broken.untaken) {
             failure.fate = Unknown;
         }
         failure

@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{FutureExt as _, future::BoxFuture, task::AtomicWaker};
 use h2::{
     RecvStream,
     client::{Builder, SendRequest},
@@ -48,6 +48,9 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// The largest piece in which answers come.
 const FRAME: u32 = 64 << 10;
 
+/// The most that the headers and the trailers of an answer may take, in bytes.
+const HEADERS: u32 = 16 << 10;
+
 /// A connection to one member. Clones share it, and it closes with the last of them and of their calls.
 #[derive(Clone)]
 pub struct Line(Arc<Handle>);
@@ -73,6 +76,8 @@ pub(super) struct Shared {
     /// Whether it was ended here, since nobody answered a probe.
     unanswered: AtomicBool,
     cut_off: CutOff,
+    /// Wakes the connection's task where HTTP/2 does not.
+    pub(super) wake: AtomicWaker,
     /// The streams of calls that are over; `None` once there is no handle.
     over: Mutex<Option<Vec<RecvStream>>>,
 }
@@ -95,6 +100,7 @@ impl Line {
             ended: AtomicBool::new(false),
             unanswered: AtomicBool::new(false),
             cut_off,
+            wake: AtomicWaker::new(),
             over: Mutex::new(Some(Vec::new())),
         });
         let handshake = Builder::new()
@@ -102,6 +108,7 @@ impl Line {
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME)
+            .max_header_list_size(HEADERS)
             .handshake(Gathered::new(io, Arc::clone(&shared)));
         let (requests, connection) = handshake
             .await
@@ -116,9 +123,15 @@ impl Line {
         self.0.shared.ended.load(Ordering::Acquire)
     }
 
-    /// Nobody waits for anything on it any more: it is cut off once its streams have ended.
+    /// Nobody will ask anything on it any more: it is cut off once its calls have ended.
     pub(super) fn give_up(&self) {
         self.0.shared.cut_off.set();
+        self.0.shared.wake.wake();
+    }
+
+    /// Whether this is the same connection.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     async fn send(self, request: Request<Body>) -> Result<Response<Answer>, Broken> {
@@ -160,6 +173,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let over = lock(&self.shared.over).take();
         drop(over);
+        self.shared.wake.wake();
     }
 }
 
@@ -222,6 +236,17 @@ impl Shared {
     /// Nobody answered a probe.
     pub(super) fn miss(&self) {
         self.unanswered.store(true, Ordering::Release);
+        self.cut_off.set();
+    }
+
+    /// Whether it was given up.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.cut_off.is_set()
+    }
+
+    /// Whether nobody can ask anything on it any more.
+    pub(super) fn is_forsaken(&self) -> bool {
+        lock(&self.over).is_none()
     }
 
     /// The connection has ended.
@@ -257,7 +282,7 @@ impl Count {
         }
     }
 
-    pub(super) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 }
@@ -265,6 +290,10 @@ impl Count {
 impl Drop for Count {
     fn drop(&mut self) {
         (self.counter)(&self.shared).fetch_sub(1, Ordering::Relaxed);
+        if self.shared.is_given_up() {
+            // It may have been the last.
+            self.shared.wake.wake();
+        }
     }
 }
 

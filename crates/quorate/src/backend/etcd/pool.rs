@@ -141,11 +141,8 @@ impl Pool {
         let pending = {
             let mut state = self.state();
             let known = &mut state.known[member];
-            if let Some(connection) = known.connection.take_if(|it| it.line.has_ended()) {
-                // As after a restart of its member, which says nothing against the next. What is still
-                // told of it must not be taken for news of that.
-                connection.given_up.cancel();
-            }
+            // As after a restart of its member, which says nothing against the next.
+            known.connection.take_if(|present| present.line.has_ended());
             if let Some(connection) = &known.connection {
                 return Ok(connection.clone());
             }
@@ -175,8 +172,20 @@ impl Pool {
         connection.given_up.cancel();
         connection.line.give_up();
         let known = &mut state.known[connection.member];
-        known.connection = None;
+        known
+            .connection
+            .take_if(|present| present.line.is(&connection.line));
         known.avoid();
+    }
+
+    /// Notes that a connection takes no more calls, as when its member restarts or a proxy replaces it, which
+    /// says nothing against the next. What is open on it goes on.
+    pub(super) fn gone(&self, connection: &Connection) {
+        let mut state = self.state();
+        let known = &mut state.known[connection.member];
+        known
+            .connection
+            .take_if(|present| present.line.is(&connection.line));
     }
 
     async fn dial(self: Arc<Self>, member: usize) -> Result<Connection, Failure> {

@@ -33,8 +33,9 @@ impl Interceptor for TokenInterceptor {
     }
 }
 
-/// The clients of one connection to one member, with one token: nothing is retried, renewed or timed.
-/// Outside semantic versioning.
+/// The clients of one connection to one member, with one token: nothing is retried, renewed or timed, and
+/// when the connection ends these clients end with it. What is streamed to the server is sent while its
+/// answers are awaited or read, and stands still otherwise. Outside semantic versioning.
 #[derive(Clone, Debug)]
 pub struct Raw(RawChannel);
 

@@ -34,6 +34,10 @@ impl CutOff {
     pub(super) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// A connection that ends as [`CutOff`] says.
@@ -44,7 +48,7 @@ pub(super) struct Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if self.cut_off.0.load(Ordering::Acquire) {
+        if self.cut_off.is_set() {
             // If it fails, what was written may arrive, as it may anyway.
             let _ = SockRef::from(&self.inner).set_linger(Some(Duration::ZERO));
         }
@@ -87,10 +91,15 @@ pub(super) async fn connect(
 /// Sends small messages at once, and has the system find dead peers of connections that are idle.
 fn equip(stream: &TcpStream, probing: Probing) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    // In whole seconds, and Linux takes no more than these.
+    let fitting = |time: Duration| time.clamp(Duration::from_secs(1), Duration::from_secs(32_767));
     let keepalive = TcpKeepalive::new()
-        .with_time(probing.interval)
-        .with_interval(probing.patience);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+        .with_time(fitting(probing.interval))
+        .with_interval(fitting(probing.patience));
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
+        tracing::debug!(%error, "the system does not look for dead peers");
+    }
+    Ok(())
 }
 
 impl AsyncRead for Stream {
@@ -175,6 +184,24 @@ mod tests {
                     Err(io::ErrorKind::ConnectionRefused | io::ErrorKind::AddrNotAvailable)
                 ),
                 "{host}: {kind:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_takes_times_that_the_system_does_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("it is bound").port();
+        for time in [Duration::from_millis(1), Duration::MAX] {
+            let probing = Probing {
+                interval: time,
+                patience: time,
+            };
+            let stream = connect("127.0.0.1", port, probing, CutOff::default()).await;
+            let stream = stream.expect("it listens");
+            assert!(
+                SockRef::from(&stream.inner).keepalive().expect("known"),
+                "{time:?}"
             );
         }
     }
