@@ -4,6 +4,8 @@
 //! A contender of `NAME` is the key `NAME/<lease>` or `NAME/<lease>-<n>`, both numbers as etcd's own
 //! tools write them: the lease in hexadecimal. The one with the lowest create revision holds.
 
+use std::pin::pin;
+
 use futures_util::future::{Either, select};
 
 use crate::{
@@ -176,8 +178,10 @@ impl Queue {
         match self.look(&claim, Sought::Nearest, claim.token()).await? {
             Place::First => held(claim).map(Some),
             Place::Behind(_) => {
-                // A failure to leave is no failure to try: our task goes on leaving.
-                let _ = claim.release(&self.link).await;
+                // A failure to leave is no failure to try: our task goes on leaving, and the end of the session
+                // is the end of the key.
+                let leave = pin!(claim.release(&self.link));
+                let _ = select(leave, pin!(session.lost_by_signal())).await;
                 Ok(None)
             }
         }
