@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{DirBuilderExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -55,6 +55,13 @@ impl Local {
             program,
             _folder: folder,
         }
+    }
+
+    /// Makes the directory of all the user's servers as the first of them would, for him alone.
+    fn make_parent(&self) {
+        let parent = self.directory.parent().unwrap();
+        let builder = &mut fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(parent).unwrap();
     }
 
     fn start(&self, args: &[&str]) -> Running {
@@ -226,7 +233,7 @@ fn no_call_fails_at_the_end_of_an_idle_server() {
 fn a_directory_that_cannot_be_trusted_is_refused_with_the_reason() {
     let local = Local::new();
     let elsewhere = tempfile::tempdir().unwrap();
-    fs::create_dir_all(local.directory.parent().unwrap()).unwrap();
+    local.make_parent();
     symlink(elsewhere.path(), &local.directory).unwrap();
     let refused = local.run(&["get", "a"]);
     assert_eq!(refused.code, Some(11), "{refused:?}");

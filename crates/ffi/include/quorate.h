@@ -973,8 +973,8 @@ typedef struct quorate_leader_state {
  */
 typedef struct quorate_ephemeral_options {
   /**
-   * Gives the key a session of its own with this time to live, rounded up to whole seconds; 0 for the
-   * session that the client's recipes share.
+   * Gives the key a session with this time to live, rounded up to whole seconds, which the client's keys
+   * that ask for the same share; 0 for the session that the client's recipes share.
    */
   int64_t ttl_ms;
   /**
@@ -1005,8 +1005,8 @@ typedef struct quorate_service_options {
    */
   bool take_over;
   /**
-   * Registers under a session of its own with this time to live, rounded up to whole seconds; 0 for
-   * the session that the client's recipes share.
+   * Registers under a session with this time to live, rounded up to whole seconds, which the client's
+   * keys that ask for the same share; 0 for the session that the client's recipes share.
    */
   int64_t ttl_ms;
   /**
