@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proof::simulate::{digest, explain, recipes, simulate};
 
 /// How many schedules of each recipe.
-const SEEDS: u64 = 240;
+const SEEDS: u64 = 560;
 
 macro_rules! schedules {
     ($($recipe:ident $what:literal;)*) => {
