@@ -72,14 +72,25 @@ impl Watcher {
     }
 
     /// Prepares for a compaction: a watch that is up to date, or one batch behind, shall not miss
-    /// anything. A real etcd has sent those events already.
+    /// anything, however many compactions come before it is looked at. A real etcd has sent those
+    /// events already.
     pub fn read_ahead(&mut self, store: &Store) {
-        if self.ahead.is_none() {
-            self.ahead = self.read(store).unwrap_or_default();
-        }
-        if let Ok(Some(WatchBatch { events, .. })) = self.read(store) {
-            // Too far behind: it stops where something would be missed.
-            self.next = events.first().map_or(self.next, Event::revision);
+        loop {
+            let Ok(Some(batch)) = self.read(store) else {
+                return;
+            };
+            match &mut self.ahead {
+                None => self.ahead = Some(batch),
+                Some(ahead) if ahead.events.len() < MAX_BATCH_REVISIONS => {
+                    ahead.header = batch.header;
+                    ahead.events.extend(batch.events);
+                }
+                Some(_) => {
+                    // Too far behind: it stops where something would be missed.
+                    self.next = batch.events.first().map_or(self.next, Event::revision);
+                    return;
+                }
+            }
         }
     }
 
@@ -237,6 +248,25 @@ mod tests {
             assert!(told(&mut watcher, &store).is_empty());
             put(&mut store, "a");
             assert_eq!(told(&mut watcher, &store), [5]);
+        }
+    }
+
+    #[test]
+    fn a_watch_that_was_read_ahead_survives_the_next_compaction() {
+        for keys in [KeyRange::key("a"), KeyRange::all()] {
+            let mut store = Store::new(1, 1);
+            let mut watcher = watch(&store, WatchRequest::new(keys));
+            put(&mut store, "a");
+            watcher.read_ahead(&store);
+            store.compact(Revision(2)).expect("a revision that is kept");
+            let deletion = Op::delete(KeyRange::from("a"));
+            store
+                .txn(&Txn::new().then(Op::put("a", "v")).then(deletion))
+                .expect("a put, and a range that has no upper end");
+            watcher.read_ahead(&store);
+            store.compact(Revision(3)).expect("a revision that is kept");
+            assert_eq!(told(&mut watcher, &store), [2, 3, 3]);
+            assert!(told(&mut watcher, &store).is_empty());
         }
     }
 
