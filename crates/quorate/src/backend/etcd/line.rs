@@ -90,19 +90,7 @@ impl Line {
         probing: Probing,
         cut_off: CutOff,
     ) -> Result<Self, Broken> {
-        let (scheme, authority) = origin;
-        let shared = Arc::new(Shared {
-            scheme,
-            authority,
-            calls: AtomicUsize::new(0),
-            waiting: AtomicUsize::new(0),
-            heard: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            unanswered: AtomicBool::new(false),
-            cut_off,
-            wake: AtomicWaker::new(),
-            over: Mutex::new(Some(Vec::new())),
-        });
+        let shared = Arc::new(Shared::new(origin, cut_off));
         let handshake = Builder::new()
             .enable_push(false)
             .initial_window_size(STREAM_WINDOW)
@@ -155,7 +143,7 @@ impl Line {
         let answer = poll_fn(|context| {
             upload.advance(context);
             if upload.is_over() {
-                waiting.get_or_insert_with(|| Count::of(shared, |shared| &shared.waiting));
+                waiting.get_or_insert_with(|| Count::of_waiting(shared));
             }
             answer.poll_unpin(context)
         });
@@ -200,6 +188,21 @@ impl fmt::Debug for Line {
 }
 
 impl Shared {
+    pub(super) fn new((scheme, authority): (Scheme, Authority), cut_off: CutOff) -> Self {
+        Self {
+            scheme,
+            authority,
+            calls: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            heard: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            unanswered: AtomicBool::new(false),
+            cut_off,
+            wake: AtomicWaker::new(),
+            over: Mutex::new(Some(Vec::new())),
+        }
+    }
+
     /// Whether there are calls.
     pub(super) fn is_in_use(&self) -> bool {
         self.calls.load(Ordering::Relaxed) > 0
@@ -216,6 +219,11 @@ impl Shared {
     fn let_go(&self) {
         let over = lock(&self.over).as_mut().map(mem::take);
         drop(over);
+    }
+
+    /// Whether a call waits for its answer.
+    pub(super) fn is_asked(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Whether several calls wait for their answers.
@@ -280,6 +288,11 @@ impl Count {
             shared: Arc::clone(shared),
             counter,
         }
+    }
+
+    /// Counts a call that waits for its answer.
+    pub(super) fn of_waiting(shared: &Arc<Shared>) -> Self {
+        Self::of(shared, |shared| &shared.waiting)
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
