@@ -3,11 +3,12 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use futures_util::future::join;
 use tokio::sync::watch;
 
 use crate::{
-    Changes, Error, ErrorKind, KeyRange, Moment, Range, RangeEnd, Result, Revision, Snapshot,
-    WatchRequest,
+    Changes, Error, ErrorKind, KeyRange, KeyValue, Moment, Range, RangeEnd, RangeResult, Result,
+    Revision, Snapshot, WatchRequest,
     kv::page,
     link::Link,
     mutant::{Mutant, planted},
@@ -31,10 +32,10 @@ pub(crate) enum Start {
 
 /// What an observation tells.
 #[derive(Debug)]
-pub(crate) enum News {
+pub(crate) enum News<S = Snapshot> {
     /// The state anew: at the beginning, because history was lost, or because the state alone is wanted and
     /// this was sooner.
-    Reset(Snapshot),
+    Reset(S),
     /// The changes of the next revision that has any.
     Changes(Changes),
     /// Whether what was told is up to date as far as is known. At the beginning it is taken to be. After
@@ -42,9 +43,30 @@ pub(crate) enum News {
     Current(bool),
 }
 
+/// What is made of the state of the keys, which comes in pages.
+pub(crate) trait Gather: Send + Sync {
+    type State: Default + Send;
+
+    /// Adds a page, while the next is on its way. All are of one revision.
+    fn add(&self, state: &mut Self::State, revision: Revision, page: Vec<KeyValue>);
+}
+
+/// Gathers all keys as they are.
+pub(crate) struct Whole;
+
+impl Gather for Whole {
+    type State = Snapshot;
+
+    fn add(&self, state: &mut Snapshot, revision: Revision, page: Vec<KeyValue>) {
+        state.revision = revision;
+        state.kvs.extend(page);
+    }
+}
+
 /// The state of an observation. It does nothing unless it is polled.
-pub(crate) struct Observation {
+pub(crate) struct Observation<G = Whole> {
     link: Link,
+    gather: G,
     /// What is watched; the start is in `position`.
     request: WatchRequest,
     wanted: Wanted,
@@ -100,17 +122,26 @@ enum Standing {
 
 impl Observation {
     pub(crate) fn new(link: &Link, request: WatchRequest, start: Start) -> Self {
-        Self::wanting(Wanted::Changes, link, request, start)
+        Self::wanting(Wanted::Changes, link, request, start, Whole)
     }
+}
 
+impl<G: Gather> Observation<G> {
     /// An observation for who wants to know how things stand, and not all that has led there.
-    pub(crate) fn of_latest(link: &Link, request: WatchRequest) -> Self {
-        Self::wanting(Wanted::Latest, link, request, Start::Snapshot)
+    pub(crate) fn of_latest(link: &Link, request: WatchRequest, gather: G) -> Self {
+        Self::wanting(Wanted::Latest, link, request, Start::Snapshot, gather)
     }
 
-    fn wanting(wanted: Wanted, link: &Link, request: WatchRequest, start: Start) -> Self {
+    fn wanting(
+        wanted: Wanted,
+        link: &Link,
+        request: WatchRequest,
+        start: Start,
+        gather: G,
+    ) -> Self {
         Self {
             link: link.clone(),
+            gather,
             request,
             wanted,
             skips: 0,
@@ -138,7 +169,7 @@ impl Observation {
     /// The next news. An error is final.
     ///
     /// Cancel safe: nothing is lost if the future is dropped.
-    pub(crate) async fn next(&mut self) -> Result<News> {
+    pub(crate) async fn next(&mut self) -> Result<News<G::State>> {
         loop {
             if let Some(news) = self.step().await? {
                 return Ok(news);
@@ -149,7 +180,7 @@ impl Observation {
     /// Waits until every later change will be told. `Some` if there is something to tell before.
     ///
     /// Cancel safe, too.
-    pub(crate) async fn settle(&mut self) -> Result<Option<News>> {
+    pub(crate) async fn settle(&mut self) -> Result<Option<News<G::State>>> {
         while !self.is_settled() {
             match self.step().await? {
                 None | Some(News::Current(_)) => {}
@@ -160,7 +191,7 @@ impl Observation {
     }
 
     /// Does the next thing that is to be done, or waits for it.
-    async fn step(&mut self) -> Result<Option<News>> {
+    async fn step(&mut self) -> Result<Option<News<G::State>>> {
         if let Some(changes) = self.take_ready() {
             return Ok(Some(News::Changes(changes)));
         }
@@ -179,7 +210,7 @@ impl Observation {
             Position::Next(next) => self.advance(next).await.map(|()| None),
         };
         match done {
-            Ok(snapshot) => return Ok(snapshot.map(News::Reset)),
+            Ok(state) => return Ok(state.map(News::Reset)),
             Err(error) if error.is_history_lost() => {
                 tracing::info!(%error, keys = %self.request.keys, "history is lost: starting over");
                 self.start_over(&error);
@@ -270,7 +301,7 @@ impl Observation {
     }
 
     /// Finds the revision to go on from.
-    async fn begin(&mut self, start: Start) -> Result<Option<Snapshot>> {
+    async fn begin(&mut self, start: Start) -> Result<Option<G::State>> {
         self.check()?;
         // The watch is opened before anything is read, so that it covers all that is not in the
         // answer.
@@ -282,7 +313,7 @@ impl Observation {
             return Ok(None);
         }
         self.skips = skips;
-        let mut snapshot = None;
+        let mut state = None;
         let next = match start {
             Start::From(revision) => revision,
             // If it is compacted away, the refusal tells what is not.
@@ -292,14 +323,15 @@ impl Observation {
             }
             Start::Now => self.link.revision(&self.request.keys).await?.next(),
             Start::Snapshot => {
-                let read = self.list().await?;
-                snapshot.insert(read).revision.next()
+                let (revision, read) = self.list().await?;
+                state = Some(read);
+                revision.next()
             }
         };
         self.backoff.reset();
         self.position = Position::Next(next);
         self.is_lost = false;
-        Ok(snapshot)
+        Ok(state)
     }
 
     /// Refuses what could never tell anything.
@@ -417,30 +449,28 @@ impl Observation {
     }
 
     /// Reads all keys at one revision, in pages that fit into an answer.
-    async fn list(&mut self) -> Result<Snapshot> {
+    async fn list(&mut self) -> Result<(Revision, G::State)> {
         const FIRST_PAGE: i64 = 1000;
-        const LARGEST_PAGE: i64 = 20_000;
+        const LARGEST_PAGE: i64 = 10_000;
         const PAGE_BYTES: usize = 8 << 20;
 
-        let mut kvs = Vec::new();
-        let mut rest = Range::new(self.request.keys.clone()).limit(FIRST_PAGE);
+        let (link, gather) = (&self.link, &self.gather);
+        let mut state = G::State::default();
+        let first = Range::new(self.request.keys.clone()).limit(FIRST_PAGE);
+        let mut read = page(link, first).await?;
         loop {
-            let (read, next) = page(&self.link, rest).await?;
-            let bytes: usize = read
-                .kvs
-                .iter()
-                .map(|kv| kv.key.len() + kv.value.len())
-                .sum();
-            let each = bytes / read.kvs.len().max(1) + 1;
-            kvs.extend(read.kvs);
+            let (RangeResult { header, kvs, .. }, next) = read;
+            let bytes: usize = kvs.iter().map(|kv| kv.key.len() + kv.value.len()).sum();
+            let each = bytes / kvs.len().max(1) + 1;
+            let add = async { gather.add(&mut state, header.revision, kvs) };
             let Some(next) = next else {
-                return Ok(Snapshot {
-                    revision: read.header.revision,
-                    kvs,
-                });
+                add.await;
+                return Ok((header.revision, state));
             };
             let fitting = i64::try_from(PAGE_BYTES / each).unwrap_or(LARGEST_PAGE);
-            rest = next.limit(fitting.clamp(1, LARGEST_PAGE));
+            let next = next.limit(fitting.clamp(1, LARGEST_PAGE));
+            // The first of the two is polled first: the next page is asked for before this one is read.
+            read = join(page(link, next), add).await.0?;
         }
     }
 }

@@ -22,7 +22,7 @@ pub use self::{
     registration::Registration,
     tracker::{Change, Tracker},
 };
-use crate::{Client, KeyRange, Range, Result, Snapshot};
+use crate::{Client, KeyRange, Range, Result, observation::Gather as _};
 
 /// A service by its name: where its instances register, and where they are found. It touches nothing
 /// until one does.
@@ -160,12 +160,11 @@ impl Service {
     pub async fn instances(&self) -> Result<Instances> {
         let place = self.place()?;
         let mut pages = self.client.pages(KeyRange::prefix(place.prefix()));
-        let mut snapshot = Snapshot::default();
+        let mut instances = Instances::default();
         while let Some(page) = pages.try_next().await? {
-            snapshot.revision = page.header.revision;
-            snapshot.kvs.extend(page.kvs);
+            place.add(&mut instances, page.header.revision, page.kvs);
         }
-        Ok(Instances::read(&place, snapshot, &Instances::default()))
+        Ok(instances)
     }
 
     fn place(&self) -> Result<Place> {

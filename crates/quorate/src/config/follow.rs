@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::{Config, ConfigWatch, Rejection, WhenDown, watch::State};
 use crate::{
     Changes, Error, ErrorKind, Event, Moment, Present, Result, Revision, Snapshot, WatchRequest,
-    observation::{News, Observation},
+    observation::{News, Observation, Whole},
 };
 
 /// Gets the first value as the configuration says, and leaves a task that follows it.
@@ -92,7 +92,7 @@ where
     fn new(config: Config<T, L>) -> Self {
         let request = WatchRequest::new(config.keys());
         Self {
-            observation: Observation::of_latest(config.client.link(), request),
+            observation: Observation::of_latest(config.client.link(), request, Whole),
             config,
             present: Present::new(),
             at: Revision::ZERO,

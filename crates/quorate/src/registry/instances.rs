@@ -2,13 +2,13 @@
 
 use std::{fmt, sync::Arc};
 
-use rpds::RedBlackTreeMapSync as Map;
+use imbl::{OrdMap as Map, ordmap::DiffItem};
 
 use super::{
     Change, Instance,
     layout::{KeyRole, Place},
 };
-use crate::{Event, Key, KeyValue, Revision, Snapshot};
+use crate::{Event, Key, KeyValue, Revision, observation::Gather};
 
 /// The instances of a service at one revision. It never changes, and cloning it is cheap: snapshots
 /// share what they have in common.
@@ -39,7 +39,7 @@ impl Instances {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.map.size()
+        self.map.len()
     }
 
     /// Whether there is none.
@@ -53,25 +53,36 @@ impl Instances {
         self.malformed.iter().map(|(key, why)| (key, &**why))
     }
 
-    /// What was read anew. What is as in `known` is shared with that.
-    pub(super) fn read(place: &Place, snapshot: Snapshot, known: &Self) -> Self {
-        let mut read = Self {
-            revision: snapshot.revision,
-            ..Self::default()
-        };
-        for kv in snapshot.kvs {
-            read.put(place, &kv, Some(known));
-        }
-        read
+    /// Becomes what was read anew, and returns the ids of the instances that are not what they were. All
+    /// others stay where they are, so that snapshots go on to share them.
+    pub(super) fn replace(&mut self, now: Self) -> Vec<Arc<str>> {
+        let mut map = self.map.clone();
+        let different = self.map.diff(&now.map).map(|difference| match difference {
+            DiffItem::Add(id, instance)
+            | DiffItem::Update {
+                new: (id, instance),
+                ..
+            } => {
+                map.insert(Arc::clone(id), Arc::clone(instance));
+                Arc::clone(id)
+            }
+            DiffItem::Remove(id, _) => {
+                map.remove(id);
+                Arc::clone(id)
+            }
+        });
+        let different = different.collect();
+        *self = Self { map, ..now };
+        different
     }
 
     /// Takes note of a change, and returns the id of the instance that it changed, if any.
     pub(super) fn apply(&mut self, place: &Place, event: &Event) -> Option<Arc<str>> {
         self.revision = event.revision();
         match event {
-            Event::Put { kv, .. } => self.put(place, kv, None),
+            Event::Put { kv, .. } => self.put(place, kv),
             Event::Delete { key, .. } => {
-                self.malformed.remove_mut(key);
+                self.malformed.remove(key);
                 match place.role(key) {
                     KeyRole::Instance(id) => self.remove(id),
                     KeyRole::Malformed | KeyRole::Other => None,
@@ -80,7 +91,7 @@ impl Instances {
         }
     }
 
-    fn put(&mut self, place: &Place, kv: &KeyValue, known: Option<&Self>) -> Option<Arc<str>> {
+    fn put(&mut self, place: &Place, kv: &KeyValue) -> Option<Arc<str>> {
         let id = match place.role(&kv.key) {
             KeyRole::Instance(id) => id,
             KeyRole::Malformed => {
@@ -90,73 +101,67 @@ impl Instances {
             KeyRole::Other => return None,
         };
         let read = place.decode(&kv.value);
-        match &read {
-            Ok(_) => self.malformed.remove_mut(&kv.key),
-            Err(why) => {
-                self.reject(&kv.key, why);
-                false
-            }
-        };
+        if let Err(why) = &read {
+            self.reject(&kv.key, why);
+        } else {
+            self.malformed.remove(&kv.key);
+        }
         let Ok(Some(instance)) = read else {
             return self.remove(id);
         };
-        let before = known.unwrap_or(self).map.get_key_value(id);
-        let (id, instance, changed) = match before {
-            Some((id, before)) if **before == instance => (id, Arc::clone(before), false),
-            Some((id, _)) => (id, Arc::new(instance), true),
-            None => (&Arc::from(id), Arc::new(instance), true),
+        let id = match self.map.get_key_value(id) {
+            Some((_, before)) if **before == instance => return None,
+            Some((id, _)) => Arc::clone(id),
+            None => Arc::from(id),
         };
-        let id = Arc::clone(id);
-        if changed || known.is_some() {
-            self.map.insert_mut(Arc::clone(&id), instance);
-        }
-        changed.then_some(id)
+        self.map.insert(Arc::clone(&id), Arc::new(instance));
+        Some(id)
     }
 
     fn remove(&mut self, id: &str) -> Option<Arc<str>> {
         let (id, _) = self.map.get_key_value(id)?;
         let id = Arc::clone(id);
-        self.map.remove_mut(&*id);
+        self.map.remove(&*id);
         Some(id)
     }
 
     fn reject(&mut self, key: &Key, why: &str) {
         tracing::warn!(%key, why, "this is no instance of a service");
-        self.malformed.insert_mut(key.clone(), why.into());
+        self.malformed.insert(key.clone(), why.into());
     }
 
     /// Takes note of what a reader was told.
     pub(super) fn tell(&mut self, change: &Change) {
         match change {
             Change::Joined(id, instance) | Change::Updated(id, instance) => {
-                self.map.insert_mut(Arc::clone(id), Arc::clone(instance));
+                self.map.insert(Arc::clone(id), Arc::clone(instance));
             }
             Change::Left(id) => {
-                self.map.remove_mut(id);
+                self.map.remove(id);
             }
         }
     }
 
     /// The ids under which the two differ.
     pub(super) fn differing<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Arc<str>> + 'a {
-        let mut ours = self.map.iter().peekable();
-        let mut theirs = other.map.iter().peekable();
-        std::iter::from_fn(move || {
-            loop {
-                let (our, their) = match (ours.peek(), theirs.peek()) {
-                    (None, None) => return None,
-                    (Some((our, _)), Some((their, _))) => (our <= their, their <= our),
-                    (our, their) => (our.is_some(), their.is_some()),
-                };
-                let our = if our { ours.next() } else { None };
-                let their = if their { theirs.next() } else { None };
-                let same = matches!((our, their), (Some((_, a)), Some((_, b)))
-                    if Arc::ptr_eq(a, b) || a == b);
-                if !same {
-                    return our.or(their).map(|(id, _)| Arc::clone(id));
-                }
-            }
-        })
+        self.map
+            .diff(&other.map)
+            .map(|difference| match difference {
+                DiffItem::Add(id, _) | DiffItem::Remove(id, _) => Arc::clone(id),
+                DiffItem::Update { new: (id, _), .. } => Arc::clone(id),
+            })
+    }
+}
+
+/// Gathers the instances of the service that lies here.
+impl Gather for Place {
+    type State = Instances;
+
+    fn add(&self, instances: &mut Instances, revision: Revision, page: Vec<KeyValue>) {
+        instances.revision = revision;
+        for kv in &page {
+            instances.put(self, kv);
+        }
     }
 }
 

@@ -1,6 +1,12 @@
 //! Where the instances of a service lie in the store, and how each is written.
 
-use serde_json::{Map, Value as Json, json};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::{Value as Json, json};
 
 use super::Instance;
 use crate::{Error, ErrorKind, Key, Result, Value};
@@ -152,28 +158,6 @@ impl Place {
     }
 }
 
-/// What the fields of an instance are called.
-struct Names {
-    address: &'static str,
-    metadata: &'static str,
-    weight: &'static str,
-    draining: &'static str,
-}
-
-const GRPC: Names = Names {
-    address: "Addr",
-    metadata: "Metadata",
-    weight: "Weight",
-    draining: "Draining",
-};
-
-const QUORATE: Names = Names {
-    address: "address",
-    metadata: "metadata",
-    weight: "weight",
-    draining: "draining",
-};
-
 /// The operation of Go's naming package that says that there is no such endpoint.
 const DELETE: u8 = 1;
 
@@ -181,49 +165,152 @@ const DELETE: u8 = 1;
 pub(super) const SERVICES: &str = "services/";
 
 fn read(layout: Layout, value: &Value) -> Result<Option<Instance>, String> {
-    if layout == Layout::Raw {
-        let address = value.as_str().ok_or("it is not text")?;
-        return Ok(Some(Instance::new(address)));
-    }
-    let json = serde_json::from_slice(value).map_err(|error| error.to_string())?;
-    let Json::Object(mut fields) = json else {
-        return Err("it is no JSON object".to_owned());
-    };
     let names = match layout {
-        Layout::Grpc => GRPC,
-        Layout::Quorate | Layout::Raw => QUORATE,
+        Layout::Grpc => &GRPC,
+        Layout::Quorate => &QUORATE,
+        Layout::Raw => {
+            let address = value.as_str().ok_or("it is not text")?;
+            return Ok(Some(Instance::new(address)));
+        }
     };
-    if layout == Layout::Grpc && fields.get("Op").is_some_and(|op| *op == json!(DELETE)) {
+    let mut json = serde_json::Deserializer::from_slice(value);
+    let fields = json.deserialize_map(names);
+    let fields = fields.and_then(|fields| json.end().map(|()| fields));
+    let fields = fields.map_err(|error| error.to_string())?;
+    if fields.op == Some(DELETE.into()) {
         return Ok(None);
     }
-    let instance = from_fields(&mut fields, &names)?;
-    if layout == Layout::Quorate && !instance.metadata_text().starts_with('{') {
-        return Err(format!("its {} are no JSON object", names.metadata));
+    let address = fields.address.filter(|address| !address.is_empty());
+    let address = address.ok_or_else(|| format!("it has no {}", names.address))?;
+    let mut instance = Instance::new(address);
+    if let Some(Document(metadata)) = fields.metadata {
+        if layout == Layout::Quorate && !metadata.starts_with('{') {
+            return Err(format!("its {} are no JSON object", names.metadata));
+        }
+        instance = instance.with_metadata_text(metadata);
     }
+    instance.weight = fields.weight.unwrap_or(instance.weight);
+    instance.draining = fields.draining.unwrap_or(instance.draining);
     Ok(Some(instance))
 }
 
-fn from_fields(fields: &mut Map<String, Json>, names: &Names) -> Result<Instance, String> {
-    // What is null is as good as missing.
-    let mut take = |name| fields.remove(name).filter(|field| !field.is_null());
-    let mut instance = match take(names.address) {
-        Some(Json::String(address)) if !address.is_empty() => Instance::new(address),
-        Some(Json::String(_)) | None => return Err(format!("it has no {}", names.address)),
-        Some(_) => return Err(format!("its {} is not text", names.address)),
-    };
-    if let Some(metadata) = take(names.metadata) {
-        instance = instance.with_metadata_json(&metadata);
+/// What is told of an instance. What is null is as good as missing.
+#[derive(Default)]
+struct Fields {
+    op: Option<Json>,
+    address: Option<String>,
+    metadata: Option<Document>,
+    weight: Option<u32>,
+    draining: Option<bool>,
+}
+
+/// What the fields of an instance are called. They are read into their types at once: a tree of all that
+/// is written costs a tracker as much as all else it does.
+struct Names {
+    op: Option<&'static str>,
+    address: &'static str,
+    metadata: &'static str,
+    weight: &'static str,
+    draining: &'static str,
+}
+
+const GRPC: Names = Names {
+    op: Some("Op"),
+    address: "Addr",
+    metadata: "Metadata",
+    weight: "Weight",
+    draining: "Draining",
+};
+
+const QUORATE: Names = Names {
+    op: None,
+    address: "address",
+    metadata: "metadata",
+    weight: "weight",
+    draining: "draining",
+};
+
+impl<'de> Visitor<'de> for &Names {
+    type Value = Fields;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
     }
-    if let Some(weight) = take(names.weight) {
-        let weight = weight.as_u64().and_then(|weight| weight.try_into().ok());
-        let message = || format!("its {} is no number from 0 to {}", names.weight, u32::MAX);
-        instance = instance.weight(weight.ok_or_else(message)?);
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let mut fields = Fields::default();
+        while let Some(name) = map.next_key_seed(KnownName(self))? {
+            let read = match name {
+                None => map.next_value().map(|IgnoredAny| ()),
+                _ if name == self.op => map.next_value().map(|op| fields.op = op),
+                Some(name) if name == self.address => {
+                    map.next_value().map(|address| fields.address = address)
+                }
+                Some(name) if name == self.metadata => {
+                    map.next_value().map(|metadata| fields.metadata = metadata)
+                }
+                Some(name) if name == self.weight => {
+                    map.next_value().map(|weight| fields.weight = weight)
+                }
+                Some(_) => map.next_value().map(|draining| fields.draining = draining),
+            };
+            read.map_err(|error| match name {
+                Some(name) => A::Error::custom(format!("its {name}: {error}")),
+                None => error,
+            })?;
+        }
+        Ok(fields)
     }
-    if let Some(draining) = take(names.draining) {
-        let message = || format!("its {} is neither true nor false", names.draining);
-        instance = instance.draining(draining.as_bool().ok_or_else(message)?);
+}
+
+/// The name of the next field, if it is one of those.
+struct KnownName<'a>(&'a Names);
+
+impl<'de> DeserializeSeed<'de> for KnownName<'_> {
+    type Value = Option<&'static str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, name: D) -> Result<Self::Value, D::Error> {
+        name.deserialize_str(self)
     }
-    Ok(instance)
+}
+
+impl Visitor<'_> for KnownName<'_> {
+    type Value = Option<&'static str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        let Names {
+            op,
+            address,
+            metadata,
+            weight,
+            draining,
+        } = *self.0;
+        let known = [
+            Some(address),
+            Some(metadata),
+            Some(weight),
+            Some(draining),
+            op,
+        ];
+        Ok(known.into_iter().flatten().find(|known| *known == name))
+    }
+}
+
+/// Any JSON, as it is written without needless space.
+struct Document(Box<str>);
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        let mut written = Vec::new();
+        let mut writer = serde_json::Serializer::new(&mut written);
+        serde_transcode::transcode(json, &mut writer).map_err(D::Error::custom)?;
+        let written = String::from_utf8(written).map_err(D::Error::custom)?;
+        Ok(Self(written.into()))
+    }
 }
 
 fn invalid(message: impl Into<String>) -> Error {
@@ -285,21 +372,28 @@ mod tests {
         for (value, why) in [
             ("", "EOF while parsing"),
             ("h:1", "expected value"),
-            ("[]", "it is no JSON object"),
+            ("[]", "invalid type: sequence, expected a JSON object"),
             ("{}", "it has no address"),
             (r#"{"address":""}"#, "it has no address"),
-            (r#"{"address":7}"#, "its address is not text"),
+            (r#"{"address":7}"#, "its address: invalid type: integer"),
             (r#"{"address":"h:1","metadata":[]}"#, "its metadata are no"),
             (
                 r#"{"address":"h:1","weight":-1}"#,
-                "its weight is no number",
+                "its weight: invalid value: integer",
             ),
             (
                 r#"{"address":"h:1","weight":4294967296}"#,
-                "its weight is no number",
+                "its weight: invalid value: integer",
             ),
-            (r#"{"address":"h:1","draining":1}"#, "its draining is"),
-            (&"[".repeat(100_000), "recursion limit"),
+            (
+                r#"{"address":"h:1","draining":1}"#,
+                "its draining: invalid type: integer `1`, expected a boolean at line 1 column 29",
+            ),
+            (r#"{"address":"h:1"} 7"#, "trailing characters"),
+            (
+                &r#"{"metadata":"#.repeat(100_000),
+                "its metadata: recursion limit",
+            ),
         ] {
             let error = place(Layout::Quorate).decode(&value.into()).unwrap_err();
             assert!(error.starts_with(why), "{value}: {error}");

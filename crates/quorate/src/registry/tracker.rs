@@ -103,17 +103,17 @@ impl Service {
         let place = self.place()?;
         let link = self.client().link().clone();
         let request = WatchRequest::new(KeyRange::prefix(place.prefix()));
-        let mut observation = Observation::of_latest(&link, request);
+        let mut observation = Observation::of_latest(&link, request, place.clone());
         let mut stale = false;
-        let snapshot = loop {
+        let instances = loop {
             match observation.next().await? {
-                News::Reset(snapshot) => break snapshot,
+                News::Reset(instances) => break instances,
                 News::Current(current) => stale = !current,
                 News::Changes(_) => {}
             }
         };
         let state = State {
-            instances: Instances::read(&place, snapshot, &Instances::default()),
+            instances,
             stale,
             ..State::default()
         };
@@ -282,7 +282,7 @@ impl fmt::Debug for Tracker {
 }
 
 /// Follows the service for as long as anybody reads.
-async fn follow(mut observation: Observation, place: Place, state: watch::Sender<State>) {
+async fn follow(mut observation: Observation<Place>, place: Place, state: watch::Sender<State>) {
     loop {
         let news = tokio::select! {
             biased;
@@ -290,12 +290,7 @@ async fn follow(mut observation: Observation, place: Place, state: watch::Sender
             news = observation.next() => news,
         };
         match news {
-            Ok(News::Reset(snapshot)) => {
-                // Readers need not wait while so much is decoded.
-                let before = state.borrow().instances.clone();
-                let now = Instances::read(&place, snapshot, &before);
-                state.send_modify(|state| state.replace(now));
-            }
+            Ok(News::Reset(now)) => state.send_modify(|state| state.replace(now)),
             Ok(News::Changes(changes)) => state.send_modify(|state| {
                 state.apply(&place, &changes);
                 while let Some(changes) = observation.take_ready() {
@@ -325,8 +320,8 @@ impl State {
     }
 
     fn replace(&mut self, now: Instances) {
-        let before = std::mem::replace(&mut self.instances, now.clone());
-        before.differing(&now).for_each(|id| self.note(id));
+        let changed = self.instances.replace(now);
+        changed.into_iter().for_each(|id| self.note(id));
     }
 
     fn note(&mut self, id: Arc<str>) {
