@@ -503,6 +503,31 @@ scenarios! {
         assert_eq!(observer.count(KeyRange::prefix("a/")).await.unwrap(), 19);
     }
 
+    async fn keys_that_others_have_keep_no_other_waiting(world: World) {
+        let observer = world.observer();
+        let ours = world.join();
+        ours.client.session().await.unwrap();
+        for theirs in [3, 11] {
+            observer.put(format!("a/{theirs}"), "theirs").await.unwrap();
+        }
+        let before = ours.faults.count(CallKind::Txn);
+        let creations = (0..20).map(|n| ours.client.ephemeral(format!("a/{n}")).create("ours"));
+        let created = futures_util::future::join_all(creations).await;
+        for (n, key) in created.iter().enumerate() {
+            let is_theirs = [3, 11].contains(&n);
+            match key {
+                Ok(key) => assert!(!is_theirs && key.is_held(), "{n}"),
+                Err(error) => assert!(is_theirs && error.kind() == ErrorKind::AlreadyExists),
+            }
+            let expected = if is_theirs { "theirs" } else { "ours" };
+            assert_eq!(value(&observer, &format!("a/{n}")).await.as_deref(), Some(expected));
+        }
+        // All or none, then each for itself.
+        assert_eq!(ours.faults.count(CallKind::Txn) - before, 2);
+        drop(created);
+        until("theirs are left", async || observer.count(KeyRange::all()).await.unwrap() == 2).await;
+    }
+
     async fn a_value_that_is_refused_leaves_the_one_before(world: World) {
         let observer = world.observer();
         let client = world.observer();

@@ -14,9 +14,6 @@ const MOST_BYTES: usize = 512 * 1024;
 /// How many conditions go in one transaction.
 const MOST_COMPARES: usize = 128;
 
-/// How many bytes are sent twice, once for all steps at once and once for each for itself.
-const MOST_TWICE: usize = 64 * 1024;
-
 /// The steps of several keys, all at one revision.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -25,8 +22,8 @@ pub(super) struct Batch {
     pub(super) session: Option<Session>,
     txns: Vec<Txn>,
     bytes: usize,
-    /// How many operations each step has, if they were sent to be taken all at once.
-    lengths: Vec<usize>,
+    /// Whether each step is taken for itself, and not all or none.
+    apart: bool,
 }
 
 /// A step as it was sent.
@@ -68,37 +65,39 @@ impl Batch {
         self.steps.iter().any(|sent| sent.step.puts())
     }
 
-    /// The transaction to send: all steps at once if nothing stands in the way of any, and else each for
-    /// itself, which takes a server longer.
-    pub(super) fn take_txn(&mut self) -> Txn {
-        let mut txns = std::mem::take(&mut self.txns);
-        if txns.len() == 1 {
-            return txns.remove(0);
+    /// The transaction to send: all steps or none, since a server takes much longer for each for itself.
+    pub(super) fn txn(&mut self) -> Txn {
+        if let [txn] = &*self.txns {
+            return txn.clone();
         }
-        let compares: usize = txns.iter().map(|txn| txn.compares.len()).sum();
+        let compares: usize = self.txns.iter().map(|txn| txn.compares.len()).sum();
+        self.apart |= compares > MOST_COMPARES;
         let mut all = Txn::new();
-        if compares > MOST_COMPARES || self.bytes > MOST_TWICE {
-            all.success = txns.into_iter().map(Op::Txn).collect();
-            return all;
+        for txn in &self.txns {
+            if self.apart {
+                all.success.push(Op::Txn(txn.clone()));
+            } else {
+                all.compares.extend_from_slice(&txn.compares);
+                all.success.extend_from_slice(&txn.success);
+            }
         }
-        for txn in &txns {
-            all.compares.extend_from_slice(&txn.compares);
-            all.success.extend_from_slice(&txn.success);
-            self.lengths.push(txn.success.len());
-        }
-        all.failure = txns.into_iter().map(Op::Txn).collect();
         all
+    }
+
+    /// Whether none was taken, because something stood in the way of one. Then each is to be taken for itself.
+    pub(super) fn was_refused(&mut self, answer: &TxnResult) -> bool {
+        let was_refused = self.steps.len() > 1 && !self.apart && !answer.succeeded;
+        self.apart |= was_refused;
+        was_refused
     }
 
     /// The answer to each step, and the revision at which they were given.
     pub(super) fn answers(&self, answer: TxnResult) -> Result<(Revision, Vec<TxnResult>)> {
         let at = answer.header.revision;
-        if self.steps.len() == 1 {
-            return Ok((at, vec![answer]));
-        }
-        let answers = match answer.succeeded && !self.lengths.is_empty() {
-            true => self.parts(answer),
-            false => inner(answer),
+        let answers = match self.steps.len() {
+            1 => Some(vec![answer]),
+            _ if self.apart => inner(answer),
+            _ => self.parts(answer),
         };
         answers
             .filter(|answers| answers.len() == self.steps.len())
@@ -109,19 +108,17 @@ impl Batch {
             })
     }
 
-    /// The answers to steps that were all taken at once.
+    /// The answers to steps that were all taken.
     fn parts(&self, answer: TxnResult) -> Option<Vec<TxnResult>> {
-        let expected = self.lengths.iter().sum::<usize>();
+        let lengths = self.txns.iter().map(|txn| txn.success.len());
+        let is_whole = answer.results.len() == lengths.clone().sum::<usize>();
         let mut results = answer.results.into_iter();
-        (results.len() == expected).then(|| {
-            let lengths = self.lengths.iter();
-            let part = |&length| TxnResult {
-                header: answer.header,
-                succeeded: true,
-                results: results.by_ref().take(length).collect(),
-            };
-            lengths.map(part).collect()
-        })
+        let part = |length| TxnResult {
+            header: answer.header,
+            succeeded: true,
+            results: results.by_ref().take(length).collect(),
+        };
+        is_whole.then(|| lengths.map(part).collect())
     }
 }
 

@@ -56,15 +56,25 @@ impl Task {
         if batch.is_empty() {
             return;
         }
-        let (link, txn) = (self.link.clone(), batch.take_txn());
+        self.launch(batch);
+    }
+
+    fn launch(&mut self, mut batch: Batch) {
+        let (link, txn) = (self.link.clone(), batch.txn());
         let answer = Box::pin(async move { link.txn(txn).await });
         self.flight = Some(Flight { batch, answer });
     }
 
     pub(super) fn answered(&mut self, answer: Result<TxnResult>) {
-        let Some(Flight { batch, .. }) = self.flight.take() else {
+        let Some(Flight { mut batch, .. }) = self.flight.take() else {
             return;
         };
+        if answer
+            .as_ref()
+            .is_ok_and(|answer| batch.was_refused(answer))
+        {
+            return self.launch(batch);
+        }
         for sent in &batch.steps {
             if let Some(entry) = self.entries.get_mut(&sent.slot.path) {
                 entry.in_flight = false;

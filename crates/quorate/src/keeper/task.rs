@@ -105,7 +105,11 @@ impl Task {
                 continue;
             }
             match self.wake().await {
-                Wake::Answer(answer) => self.answered(answer),
+                Wake::Answer(answer) => {
+                    self.answered(answer);
+                    // Who was waiting for this may want another key at once: those go together.
+                    tokio::task::yield_now().await;
+                }
                 Wake::Inbox | Wake::Time => {}
                 Wake::Lost(loss) => self.lost(loss),
                 Wake::News(News::Changes(batch)) => self.hear(&batch),
@@ -237,8 +241,9 @@ impl Task {
             return;
         };
         if !entry.watched && entry.unseen_from().is_some() && self.unwatched.insert(path.clone()) {
-            let now = self.link.runtime().now();
-            self.watch_at.get_or_insert(now + UNWATCHED);
+            let runtime = self.link.runtime();
+            self.watch_at
+                .get_or_insert_with(|| runtime.now() + UNWATCHED);
         }
         if entry.in_flight {
             return;
