@@ -53,8 +53,9 @@ fn order_from_wire(order: i32, target: i32) -> Result<Option<(SortBy, Order)>, S
     })
 }
 
+/// What is put stays, so it must not keep the buffer that it came in.
 pub(crate) fn put_from_wire(request: pb::PutRequest) -> Put {
-    let mut put = Put::new(request.key, request.value);
+    let mut put = Put::new(&*request.key, &*request.value);
     put.lease = LeaseId::from_wire(request.lease);
     put.prev_kv = request.prev_kv;
     put.ignore_value = request.ignore_value;

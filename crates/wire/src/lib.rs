@@ -14,6 +14,9 @@
 //!   answers "unimplemented".
 //! - **descriptors**: the descriptors of all messages and services, encoded.
 
+#[cfg(any(feature = "client", feature = "server"))]
+mod codec;
+
 /// Declares a module whose text is generated, with the lints that generated text cannot heed.
 macro_rules! generated {
     ($(#[doc = $doc:literal] $name:ident = $path:literal;)*) => {$(

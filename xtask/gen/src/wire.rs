@@ -26,6 +26,7 @@ pub(crate) fn generate() -> Result<Files, Box<dyn Error>> {
         .out_dir(out.path())
         .build_transport(false)
         .bytes(".")
+        .codec_path("crate::codec::SmallCodec")
         .generate_default_stubs(true)
         .client_mod_attribute(".", r#"#[cfg(feature = "client")]"#)
         .server_mod_attribute(".", r#"#[cfg(feature = "server")]"#)
