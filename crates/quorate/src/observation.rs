@@ -353,16 +353,12 @@ impl<G: Gather> Observation<G> {
         if matches!(self.source, Source::Own { .. }) {
             return self.catch_up().await;
         }
-        let mut queue = std::mem::take(&mut self.taken);
         let (shared, changed) = self.join();
         // Marked before the look, so that nothing is missed between that and the wait.
         changed.mark_unchanged();
-        match shared.take(next, &mut queue) {
-            Taken::Changes => {
-                self.taken = queue;
-                self.took();
-            }
-            Taken::Nothing => drop(changed.changed().await),
+        match shared.take(next, &mut self.taken) {
+            Taken::Changes => self.took(),
+            Taken::Nothing => drop(self.join().1.changed().await),
             Taken::Lapped { skips, .. } if skips != self.skips => {
                 self.position = Position::At(Start::Snapshot);
                 self.is_lost = true;

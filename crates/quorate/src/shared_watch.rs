@@ -2,7 +2,8 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt,
+    convert::Infallible,
+    fmt, future,
     sync::{Arc, Mutex, Weak},
 };
 
@@ -44,11 +45,25 @@ pub(crate) enum Wanted {
 /// The latest changes of the keys watched, which a task reads and any number of observers take.
 pub(crate) struct SharedWatch {
     state: Mutex<State>,
-    /// Tells that the state is another. It counts nothing: the state is what is looked at.
-    changed: watch::Sender<()>,
+    bells: Mutex<Bells>,
     wanted: Wanted,
     /// Ends the task.
     _stop: DropGuard,
+}
+
+/// How many observers are woken at once. Others who wait for the scheduler get their turn before the next are,
+/// and what comes meanwhile is told with the rest.
+const WOKEN_AT_ONCE: usize = 16;
+
+/// Tell that the state is another, each to some of the observers. They count nothing: the state is what is
+/// looked at.
+#[derive(Default)]
+struct Bells {
+    bells: Vec<watch::Sender<()>>,
+    /// Which of them rings next.
+    next: usize,
+    /// How many have not rung since the state became another.
+    due: usize,
 }
 
 #[derive(Default)]
@@ -105,7 +120,7 @@ impl SharedWatches {
         let stop = CancellationToken::new();
         let opened = Arc::new(SharedWatch {
             state: Mutex::default(),
-            changed: watch::Sender::new(()),
+            bells: Mutex::default(),
             wanted,
             _stop: stop.clone().drop_guard(),
         });
@@ -127,7 +142,40 @@ impl SharedWatches {
 impl SharedWatch {
     /// Tells of every later change of the state.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+        let mut bells = lock(&self.bells);
+        let has_room = |bell: &&watch::Sender<()>| bell.receiver_count() < WOKEN_AT_ONCE;
+        if let Some(bell) = bells.bells.iter().rev().find(has_room) {
+            return bell.subscribe();
+        }
+        let (bell, changed) = watch::channel(());
+        bells.bells.push(bell);
+        if bells.due > 0 {
+            // It may have come between those that are to ring.
+            bells.due += 1;
+        }
+        changed
+    }
+
+    /// The state is another: all bells are to ring, the first at once.
+    fn ring(&self) {
+        let mut bells = lock(&self.bells);
+        bells.due = bells.bells.len();
+        drop(bells);
+        self.ring_next();
+    }
+
+    /// Lets the next bell ring that is to; false if none is.
+    fn ring_next(&self) -> bool {
+        let mut bells = lock(&self.bells);
+        let Some(due) = bells.due.checked_sub(1) else {
+            return false;
+        };
+        bells.due = due;
+        bells.next = (bells.next + 1) % bells.bells.len();
+        let bell = bells.bells[bells.next].clone();
+        drop(bells);
+        bell.send_replace(());
+        true
     }
 
     /// The revision after which every change is here or yet to come, once the watch was opened, or the
@@ -219,7 +267,7 @@ impl SharedWatch {
         }
         let goes_on = state.end.is_none();
         drop(state);
-        self.changed.send_replace(());
+        self.ring();
         goes_on
     }
 
@@ -252,7 +300,7 @@ impl SharedWatch {
         }
         let goes_on = state.end.is_none();
         drop(state);
-        self.changed.send_replace(());
+        self.ring();
         goes_on
     }
 }
@@ -290,9 +338,16 @@ impl Reader {
     /// Reads the feed into the state until its end.
     async fn read(self, mut feed: Feed) {
         loop {
-            let signal = match self.missed() {
-                Some(missed) => feed.next_or_told(missed).await.transpose(),
-                None => Some(feed.next().await),
+            let signal = async {
+                match self.missed() {
+                    Some(missed) => feed.next_or_told(missed).await.transpose(),
+                    None => Some(feed.next().await),
+                }
+            };
+            let signal = tokio::select! {
+                biased;
+                signal = signal => signal,
+                never = self.ring() => match never {},
             };
             let goes_on = match signal {
                 Some(signal) => self.note(signal),
@@ -305,6 +360,14 @@ impl Reader {
                 feed.skip();
             }
         }
+    }
+
+    /// Lets the bells ring that are to, then waits for ever.
+    async fn ring(&self) -> Infallible {
+        while self.0.upgrade().is_some_and(|shared| shared.ring_next()) {
+            tokio::task::yield_now().await;
+        }
+        future::pending().await
     }
 
     /// The revision that an open stream still has to tell to make up for what was missed.
@@ -329,11 +392,78 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let message = "the runtime in which the watch was read has ended";
         self.note(Err(Error::new(ErrorKind::Unavailable, message)));
+        while self.0.upgrade().is_some_and(|shared| shared.ring_next()) {}
     }
 }
 
 impl fmt::Debug for SharedWatches {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SharedWatches").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared() -> SharedWatch {
+        SharedWatch {
+            state: Mutex::default(),
+            bells: Mutex::default(),
+            wanted: Wanted::Changes,
+            _stop: CancellationToken::new().drop_guard(),
+        }
+    }
+
+    #[test]
+    fn all_are_told_that_the_state_is_another_some_at_a_time() {
+        let shared = shared();
+        let observers: Vec<_> = (0..100).map(|_| shared.subscribe()).collect();
+        let told = || {
+            let observers = observers.iter();
+            observers.filter(|one| one.has_changed().unwrap()).count()
+        };
+        shared.ring();
+        assert_eq!(told(), WOKEN_AT_ONCE);
+        while shared.ring_next() {}
+        assert_eq!(told(), observers.len());
+    }
+
+    #[test]
+    fn who_comes_while_others_are_told_keeps_nobody_from_it() {
+        for known in 1..5 {
+            for rung in 0..known {
+                for rung_before in 0..known {
+                    let shared = shared();
+                    let full = known * WOKEN_AT_ONCE;
+                    let mut observers: Vec<_> = (0..full).map(|_| shared.subscribe()).collect();
+                    shared.ring();
+                    (0..rung_before).for_each(|_| drop(shared.ring_next()));
+                    observers.iter_mut().for_each(|one| one.mark_unchanged());
+                    shared.ring();
+                    (0..rung).for_each(|_| drop(shared.ring_next()));
+                    let _newcomer = shared.subscribe();
+                    while shared.ring_next() {}
+                    let told = observers.iter().all(|one| one.has_changed().unwrap());
+                    assert!(
+                        told,
+                        "{known} bells, {rung_before} rung before, then {rung}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn observers_who_left_leave_room() {
+        let shared = shared();
+        for _ in 0..10 {
+            let observers: Vec<_> = (0..100).map(|_| shared.subscribe()).collect();
+            drop(observers);
+        }
+        assert_eq!(
+            lock(&shared.bells).bells.len(),
+            100_usize.div_ceil(WOKEN_AT_ONCE)
+        );
     }
 }
