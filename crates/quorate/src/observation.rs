@@ -447,7 +447,7 @@ impl<G: Gather> Observation<G> {
     /// Reads all keys at one revision, in pages that fit into an answer.
     async fn list(&mut self) -> Result<(Revision, G::State)> {
         const FIRST_PAGE: i64 = 1000;
-        const LARGEST_PAGE: i64 = 10_000;
+        const LARGEST_PAGE: i64 = 20_000;
         const PAGE_BYTES: usize = 8 << 20;
 
         let (link, gather) = (&self.link, &self.gather);

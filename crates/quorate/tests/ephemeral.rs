@@ -528,6 +528,31 @@ scenarios! {
         until("theirs are left", async || observer.count(KeyRange::all()).await.unwrap() == 2).await;
     }
 
+    async fn keys_that_were_refused_together_are_not_made_under_a_session_that_is_over(world: World) {
+        let observer = world.observer();
+        let ours = world.join();
+        let session = ours.client.session().await.unwrap();
+        observer.put("a/1", "theirs").await.unwrap();
+        let held = ours.faults.hold_next(Calls::of(CallKind::Txn).touching("a/"));
+        let creations = ["a/0", "a/1"].map(|name| ours.client.ephemeral(name).create("ours"));
+        let created = futures_util::future::join_all(creations);
+        let closed = async {
+            held.arrived().await;
+            let before = ours.faults.count(CallKind::Txn);
+            let mut closing = Box::pin(session.close());
+            assert!(futures_util::poll!(&mut closing).is_pending());
+            held.let_through();
+            closing.await.unwrap();
+            before
+        };
+        let (created, before) = futures_util::future::join(created, closed).await;
+        for key in created {
+            assert!(key.is_err());
+        }
+        assert_eq!(ours.faults.count(CallKind::Txn), before);
+        assert_eq!(observer.count(KeyRange::all()).await.unwrap(), 1);
+    }
+
     async fn a_value_that_is_refused_leaves_the_one_before(world: World) {
         let observer = world.observer();
         let client = world.observer();

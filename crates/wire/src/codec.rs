@@ -9,7 +9,7 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 /// How much room a call begins with, in each direction. Most messages of etcd are shorter than this. For the
 /// 8 KiB that tonic begins with, an allocator takes as long as all else does that a short message costs; and what
 /// is kept of a message keeps its buffer.
-const ROOM: usize = 512;
+const ROOM: usize = 1024;
 
 /// How much is gathered before it is passed on: as much as in tonic.
 const GATHERED: usize = 32 * 1024;

@@ -12,7 +12,7 @@ const MOST_KEYS: usize = 100;
 const MOST_BYTES: usize = 512 * 1024;
 
 /// How many conditions go in one transaction.
-const MOST_COMPARES: usize = 128;
+const MOST_COMPARES: usize = MOST_KEYS;
 
 /// The steps of several keys, all at one revision.
 #[derive(Default)]

@@ -69,16 +69,24 @@ impl Task {
         let Some(Flight { mut batch, .. }) = self.flight.take() else {
             return;
         };
-        if answer
+        let is_refused = answer
             .as_ref()
-            .is_ok_and(|answer| batch.was_refused(answer))
-        {
+            .is_ok_and(|answer| batch.was_refused(answer));
+        let is_lost = batch.session.as_ref().is_some_and(Session::is_lost);
+        if is_refused && !is_lost {
             return self.launch(batch);
         }
         for sent in &batch.steps {
             if let Some(entry) = self.entries.get_mut(&sent.slot.path) {
                 entry.in_flight = false;
             }
+        }
+        if is_refused {
+            // Nothing was done, and under a session that is over nothing shall be.
+            for sent in &batch.steps {
+                self.review(&sent.slot.path);
+            }
+            return;
         }
         match answer.and_then(|answer| batch.answers(answer)) {
             Ok((at, answers)) => {

@@ -121,13 +121,11 @@ impl Instance {
         serde_json::from_str(&self.metadata).unwrap_or_default()
     }
 
-    fn with_metadata_json(self, json: &Json) -> Self {
-        self.with_metadata_text(json.to_string().into())
-    }
-
-    /// Replaces the metadata by a JSON document.
-    pub(super) fn with_metadata_text(self, metadata: Box<str>) -> Self {
-        Self { metadata, ..self }
+    pub(super) fn with_metadata_json(self, json: &Json) -> Self {
+        Self {
+            metadata: json.to_string().into(),
+            ..self
+        }
     }
 
     /// Whether there is nothing but the address.

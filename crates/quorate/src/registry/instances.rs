@@ -127,7 +127,8 @@ impl Instances {
 
     fn reject(&mut self, key: &Key, why: &str) {
         tracing::warn!(%key, why, "this is no instance of a service");
-        self.malformed.insert(key.clone(), why.into());
+        // A copy: the key is a part of the page that it came in.
+        self.malformed.insert(Key::from(&**key), why.into());
     }
 
     /// Takes note of what a reader was told.

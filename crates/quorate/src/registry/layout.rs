@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserializer,
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{Value as Json, json};
@@ -183,11 +183,11 @@ fn read(layout: Layout, value: &Value) -> Result<Option<Instance>, String> {
     let address = fields.address.filter(|address| !address.is_empty());
     let address = address.ok_or_else(|| format!("it has no {}", names.address))?;
     let mut instance = Instance::new(address);
-    if let Some(Document(metadata)) = fields.metadata {
-        if layout == Layout::Quorate && !metadata.starts_with('{') {
+    if let Some(metadata) = fields.metadata {
+        if layout == Layout::Quorate && !metadata.is_object() {
             return Err(format!("its {} are no JSON object", names.metadata));
         }
-        instance = instance.with_metadata_text(metadata);
+        instance = instance.with_metadata_json(&metadata);
     }
     instance.weight = fields.weight.unwrap_or(instance.weight);
     instance.draining = fields.draining.unwrap_or(instance.draining);
@@ -199,7 +199,7 @@ fn read(layout: Layout, value: &Value) -> Result<Option<Instance>, String> {
 struct Fields {
     op: Option<Json>,
     address: Option<String>,
-    metadata: Option<Document>,
+    metadata: Option<Json>,
     weight: Option<u32>,
     draining: Option<bool>,
 }
@@ -300,19 +300,6 @@ impl Visitor<'_> for KnownName<'_> {
     }
 }
 
-/// Any JSON, as it is written without needless space.
-struct Document(Box<str>);
-
-impl<'de> Deserialize<'de> for Document {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        let mut written = Vec::new();
-        let mut writer = serde_json::Serializer::new(&mut written);
-        serde_transcode::transcode(json, &mut writer).map_err(D::Error::custom)?;
-        let written = String::from_utf8(written).map_err(D::Error::custom)?;
-        Ok(Self(written.into()))
-    }
-}
-
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, message)
 }
@@ -365,6 +352,22 @@ mod tests {
         assert_eq!(sparse, Instance::new("h:1"));
         let nulls = r#"{"address":"h:1","metadata":null,"weight":null,"draining":null}"#;
         assert_eq!(decoded(Layout::Quorate, nulls), Instance::new("h:1"));
+    }
+
+    #[test]
+    fn metadata_are_the_same_in_any_order_and_keep_their_numbers() {
+        let one = r#"{"address":"h:1","metadata":{"a":0.5,"b":[18446744073709551615,{}]}}"#;
+        let other =
+            r#"{"metadata": {"b": [18446744073709551615, {}], "a": 0.5}, "address": "h:1"}"#;
+        assert_eq!(
+            decoded(Layout::Quorate, one),
+            decoded(Layout::Quorate, other)
+        );
+        let text = decoded(Layout::Quorate, other);
+        assert_eq!(
+            text.metadata_text(),
+            r#"{"a":0.5,"b":[18446744073709551615,{}]}"#
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::stream;
-use quorate_engine::{Compare, KeyRange, LeaseId, Op, Put, Revision, Txn};
+use quorate_engine::{Compare, KeyRange, LeaseId, Op, Put, Revision, Txn, Value};
 use quorate_wire::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
     ProclaimResponse, ResignRequest, ResignResponse, election_server::Election,
@@ -42,7 +42,7 @@ impl Election for ElectionService {
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
         let (caller, CampaignRequest { name, lease, value }) = Caller::part(request);
-        let turn = Place::turn(&self.shared, &caller, &name, lease, value.into());
+        let turn = Place::turn(&self.shared, &caller, &name, lease, Value::from(&*value));
         let Some(turn) = turn.await? else {
             return Err(Status::unknown(NOT_LEADER));
         };
@@ -65,7 +65,7 @@ impl Election for ElectionService {
         let leader = leader.ok_or_else(no_leader_key)?;
         let lease = Lease::new(leader.lease);
         let bytes = leader.key.len() + value.len();
-        let txn = if_leading(&leader).then(Put::new(leader.key, value).lease(lease.id));
+        let txn = if_leading(&leader).then(Put::new(&*leader.key, &*value).lease(lease.id));
         txn.check().map_err(unknown_error)?;
         check_size(&txn, bytes).map_err(unknown_error)?;
         let proclaim = self.shared.answer(&caller, Need::Txn(&txn), |state, now| {
