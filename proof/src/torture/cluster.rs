@@ -21,8 +21,9 @@ use super::{
 /// The election timeout of members. A short one makes the most of the time.
 pub(crate) const ELECTION: Duration = Duration::from_millis(500);
 
-/// How large a database may grow, in bytes: so little that it is filled at once.
-const QUOTA: u64 = 32 << 20;
+/// How large a database may grow, in bytes: so little that it is filled at once, and more than a short run writes that
+/// has no compaction after that.
+const QUOTA: u64 = 64 << 20;
 
 /// How long a cluster may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -271,7 +271,7 @@ async fn compact_to(world: &World, client: &Client, revision: Revision, physical
 async fn fill(world: &World, nemesis: &mut Nemesis) -> Result<bool, String> {
     let fault = nemesis.began(world, Kind::NoSpace, "members".to_owned());
     let client = world.client().await;
-    let patience = Instant::now() + Duration::from_secs(10);
+    let patience = Instant::now() + Duration::from_secs(20);
     let mut effect = Err("the database did not get full".to_owned());
     for number in 0.. {
         let put = client
