@@ -61,6 +61,13 @@ impl Batch {
         self.bytes += bytes;
     }
 
+    /// Whether those who wait for it get their turn before the next, with which they may want other keys to go.
+    /// Whoever was deposed would make use of it, too, and be back before us.
+    pub(super) fn gathers(&self) -> bool {
+        let deposes = |sent: &Sent| sent.step == Step::Evict;
+        self.steps.len() > 1 && !self.steps.iter().any(deposes)
+    }
+
     pub(super) fn puts(&self) -> bool {
         self.steps.iter().any(|sent| sent.step.puts())
     }

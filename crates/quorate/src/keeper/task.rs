@@ -106,9 +106,12 @@ impl Task {
             }
             match self.wake().await {
                 Wake::Answer(answer) => {
+                    let flight = self.flight.as_ref();
+                    let gathers = flight.is_some_and(|flight| flight.batch.gathers());
                     self.answered(answer);
-                    // Who was waiting for this may want another key at once: those go together.
-                    tokio::task::yield_now().await;
+                    if gathers {
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Wake::Inbox | Wake::Time => {}
                 Wake::Lost(loss) => self.lost(loss),
