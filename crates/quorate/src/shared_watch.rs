@@ -438,10 +438,10 @@ mod tests {
                     let full = known * WOKEN_AT_ONCE;
                     let mut observers: Vec<_> = (0..full).map(|_| shared.subscribe()).collect();
                     shared.ring();
-                    (0..rung_before).for_each(|_| drop(shared.ring_next()));
+                    (0..rung_before).for_each(|_| assert!(shared.ring_next()));
                     observers.iter_mut().for_each(|one| one.mark_unchanged());
                     shared.ring();
-                    (0..rung).for_each(|_| drop(shared.ring_next()));
+                    (0..rung).for_each(|_| assert!(shared.ring_next()));
                     let _newcomer = shared.subscribe();
                     while shared.ring_next() {}
                     let told = observers.iter().all(|one| one.has_changed().unwrap());
