@@ -6,9 +6,8 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-/// How much room a call begins with, in each direction. Most messages of etcd are shorter than this. For the
-/// 8 KiB that tonic begins with, an allocator takes as long as all else does that a short message costs; and what
-/// is kept of a message keeps its buffer.
+/// How much room a call begins with, in each direction. Most messages of etcd are shorter than this. The 8 KiB that
+/// tonic begins with are more than allocators have at hand; and what is kept of a message keeps its buffer.
 const ROOM: usize = 1024;
 
 /// How much is gathered before it is passed on: as much as in tonic.

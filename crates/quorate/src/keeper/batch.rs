@@ -72,7 +72,7 @@ impl Batch {
         self.steps.iter().any(|sent| sent.step.puts())
     }
 
-    /// The transaction to send: all steps or none, since a server takes much longer for each for itself.
+    /// The transaction to send: all steps or none, which a server takes in sooner than each for itself.
     pub(super) fn txn(&mut self) -> Txn {
         if let [txn] = &*self.txns {
             return txn.clone();

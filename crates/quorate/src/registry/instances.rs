@@ -56,23 +56,15 @@ impl Instances {
     /// Becomes what was read anew, and returns the ids of the instances that are not what they were. All
     /// others stay where they are, so that snapshots go on to share them.
     pub(super) fn replace(&mut self, now: Self) -> Vec<Arc<str>> {
-        let mut map = self.map.clone();
-        let different = self.map.diff(&now.map).map(|difference| match difference {
-            DiffItem::Add(id, instance)
-            | DiffItem::Update {
-                new: (id, instance),
-                ..
-            } => {
-                map.insert(Arc::clone(id), Arc::clone(instance));
-                Arc::clone(id)
-            }
-            DiffItem::Remove(id, _) => {
-                map.remove(id);
-                Arc::clone(id)
-            }
-        });
-        let different = different.collect();
-        *self = Self { map, ..now };
+        let different: Vec<_> = self.differing(&now).collect();
+        for id in &different {
+            match now.map.get(id) {
+                Some(instance) => self.map.insert(Arc::clone(id), Arc::clone(instance)),
+                None => self.map.remove(id),
+            };
+        }
+        self.revision = now.revision;
+        self.malformed = now.malformed;
         different
     }
 
