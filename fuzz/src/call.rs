@@ -7,8 +7,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use prost_reflect::{DynamicMessage, MethodDescriptor, prost::Message};
+use quorate_server::fuzzing::Routes;
 use tokio::time::timeout;
-use tonic::{Code, Status, service::Routes};
+use tonic::{Code, Status};
 use tower::ServiceExt;
 
 /// The bytes before each message: whether it is compressed, and how long it is.

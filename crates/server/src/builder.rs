@@ -7,7 +7,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Error, Result, Server, Tls,
     control::Control,
-    server::{routes, serve, spawn},
+    routes::Routes,
+    server::{serve, spawn},
     store::{
         journal::Opened,
         shared::{Shared, end_watches, expire},
@@ -158,7 +159,7 @@ impl Builder {
             open: open.clone(),
         };
         let serving = serve(
-            control.over(routes(&shared)),
+            Routes::new(&shared, &control),
             connections.stream(),
             ending.clone(),
             served.clone().drop_guard(),

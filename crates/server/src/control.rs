@@ -11,24 +11,17 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    body::Body,
-    extract::{Request, State},
-    http::header::CONTENT_TYPE,
-    middleware::{Next, from_fn_with_state},
-    response::Response,
-};
 use quorate_engine::{LeaseId, Revision};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::service::Routes;
+use tonic::{
+    body::Body,
+    codegen::http::{Response, header::CONTENT_TYPE},
+};
 
 use crate::{
     store::shared::Shared,
-    transport::{
-        cut::{Cut, Stream},
-        tls::Peer,
-    },
+    transport::cut::{Cut, Stream},
 };
 
 /// How the paths of calls end that are answered by a stream, in gRPC and in JSON.
@@ -249,10 +242,24 @@ impl Control {
         self.0.streams.register()
     }
 
-    /// Puts all that is served under control.
-    pub(crate) fn over(&self, routes: Routes) -> Routes {
-        let router = routes.into_axum_router();
-        Routes::from(router.layer(from_fn_with_state(self.clone(), serve)))
+    /// Whether the call of a path is answered by a stream.
+    pub(crate) fn is_stream(path: &str) -> bool {
+        STREAMS.iter().any(|it| path.ends_with(it))
+    }
+
+    /// Passes an answer on, as far as that is allowed.
+    pub(crate) async fn pass(&self, is_stream: bool, response: Response<Body>) -> Response<Body> {
+        if is_stream {
+            let kind = response.headers().get(CONTENT_TYPE);
+            let is_grpc = kind.is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
+            return response.map(|body| Body::new(Stream::new(body, self.clone(), is_grpc)));
+        }
+        match self.next_reply() {
+            Replies::Delayed(by) => sleep(by).await,
+            Replies::Lost => pending().await,
+            Replies::LostNext(_) | Replies::Normal => {}
+        }
+        response
     }
 }
 
@@ -260,25 +267,4 @@ impl fmt::Debug for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control").finish_non_exhaustive()
     }
-}
-
-async fn serve(State(control): State<Control>, mut request: Request, next: Next) -> Response {
-    let peer: Option<&Peer> = request.extensions().get();
-    if let Some(name) = peer.and_then(Peer::common_name).cloned() {
-        request.extensions_mut().insert(name);
-    }
-    let path = request.uri().path();
-    if STREAMS.iter().any(|it| path.ends_with(it)) {
-        let response = next.run(request).await;
-        let kind = response.headers().get(CONTENT_TYPE);
-        let is_grpc = kind.is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
-        return response.map(|body| Body::new(Stream::new(body, control, is_grpc)));
-    }
-    let response = next.run(request).await;
-    match control.next_reply() {
-        Replies::Delayed(by) => sleep(by).await,
-        Replies::Lost => pending().await,
-        Replies::LostNext(_) | Replies::Normal => {}
-    }
-    response
 }

@@ -12,12 +12,12 @@ use std::{
 use futures_util::stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
 
+pub use crate::routes::Routes;
 use crate::{
     control::Control,
     plain::gateway,
-    server::{routes, serve, spawn},
+    server::{serve, spawn},
     store::shared::{Shared, expire},
     transport::{authority::Repair, connection::Connection, idle::Open, tls::Peer},
 };
@@ -51,7 +51,7 @@ impl Subject {
 
     /// What answers requests.
     pub fn routes(&self) -> Routes {
-        self.control.over(routes(&self.shared))
+        Routes::new(&self.shared, &self.control)
     }
 
     /// Serves a connection; what it reads from and writes to is dropped at its end.

@@ -60,6 +60,7 @@
 //! - `server`: [`Server`], the entry
 //! - `builder`: [`Builder`], how it is to be
 //! - `transport`: sockets, TLS, connections
+//! - `routes`: who answers a request
 //! - `services`: the gRPC services
 //! - `plain`: what is served beside gRPC: the JSON gateway, health, metrics
 //! - `access`: who may do what; every handler names what it needs
@@ -79,6 +80,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod plain;
+mod routes;
 mod server;
 mod services;
 mod status;

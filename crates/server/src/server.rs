@@ -3,38 +3,21 @@
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_core::Stream;
-use quorate_wire::{
-    etcdserverpb::{
-        auth_server::AuthServer, cluster_server::ClusterServer, kv_server::KvServer,
-        lease_server::LeaseServer, maintenance_server::MaintenanceServer,
-        watch_server::WatchServer,
-    },
-    v3electionpb::election_server::ElectionServer,
-    v3lockpb::lock_server::LockServer,
-};
 use tokio::time::timeout;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-use tonic::service::Routes;
 
 use crate::{
-    Builder, Control, Result, plain,
-    services::{
-        auth::AuthService, cluster::ClusterService, election::ElectionService, kv::KvService,
-        lease::LeaseService, lock::LockService, maintenance::MaintenanceService,
-        watch::WatchService,
-    },
+    Builder, Control, Result,
+    routes::Routes,
     store::shared::Shared,
     transport::{
         connection::Connection,
         idle::{Open, idle},
     },
 };
-
-/// The largest message that is read: etcd's limit of a request, and its allowance for what gRPC adds.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// How long a silent connection is left alone, and how long it may then take to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
@@ -175,29 +158,6 @@ pub(crate) fn spawn(
     tasks.spawn(part);
 }
 
-pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
-    /// Adds services that differ in nothing but their types.
-    macro_rules! with_services {
-        ($routes:expr, $($server:ident($service:expr),)*) => {
-            $routes$(.add_service(
-                $server::new($service).max_decoding_message_size(MAX_MESSAGE_BYTES),
-            ))*
-        };
-    }
-    let routes = with_services! {
-        Routes::default(),
-        AuthServer(AuthService::new(shared)),
-        ClusterServer(ClusterService::new(shared)),
-        ElectionServer(ElectionService::new(shared)),
-        KvServer(KvService::new(shared)),
-        LeaseServer(LeaseService::new(shared)),
-        LockServer(LockService::new(shared)),
-        MaintenanceServer(MaintenanceService::new(shared)),
-        WatchServer(WatchService::new(shared)),
-    };
-    plain::beside(routes, shared)
-}
-
 /// Serves until it is told to end, and then until all is answered.
 pub(crate) async fn serve(
     routes: Routes,
@@ -210,8 +170,7 @@ pub(crate) async fn serve(
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_PATIENCE))
         .max_concurrent_streams(u32::MAX)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(connections, ending.cancelled_owned())
+        .serve_with_incoming_shutdown(routes, connections, ending.cancelled_owned())
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the server cannot go on");

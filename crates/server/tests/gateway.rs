@@ -11,7 +11,15 @@ use support::{
     etcd::{Cluster, server_35},
     http::{Answer, Http},
 };
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+    time::timeout,
+};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How much of a refusal etcd's own version, or its library of JSON, decides.
 #[derive(Clone, Copy, PartialEq)]
@@ -563,4 +571,30 @@ async fn a_stream_whose_client_goes_away_ends() {
     };
     let gone = tokio::time::timeout(Duration::from_secs(20), gone).await;
     gone.expect("the stream goes on without its client");
+}
+
+#[tokio::test]
+async fn a_connection_serves_long_requests_one_after_the_other() {
+    let server = Server::start().await.unwrap();
+    let mut socket = TcpStream::connect(server.addr().unwrap()).await.unwrap();
+    let value = "QUJD".repeat(5000);
+    let body = format!(r#"{{"key":"Zm9v","value":"{value}"}}"#);
+    for revision in 2..5 {
+        let length = body.len();
+        let head =
+            format!("POST /v3/kv/put HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        socket.write_all((head + &body).as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with('}') {
+            let mut some = [0; 1024];
+            let read = timeout(PATIENCE, socket.read(&mut some)).await;
+            let count = read.expect("no answer").unwrap();
+            assert!(count > 0, "{answer}");
+            answer += std::str::from_utf8(&some[..count]).unwrap();
+        }
+        assert!(
+            answer.contains(&format!(r#""revision":"{revision}""#)),
+            "{answer}"
+        );
+    }
 }

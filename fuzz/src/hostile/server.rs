@@ -10,16 +10,15 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use prost_reflect::MethodDescriptor;
 use quorate::backend::etcd::Pipes;
-use quorate_server::fuzzing::Subject;
+use quorate_server::fuzzing::{Routes, Subject};
 use tokio::{
     io::{AsyncWriteExt, DuplexStream, duplex},
     time::sleep,
 };
-use tonic::service::Routes;
 use tower::{ServiceExt, service_fn};
 
 use super::{
@@ -67,21 +66,19 @@ impl Server {
     }
 
     async fn serve(self, connection: DuplexStream) {
-        let answer = move |request| {
+        let answer = move |request: Request<tonic::body::Body>| {
             let server = self.clone();
             async move { Ok::<_, Infallible>(server.answer(request).await) }
         };
-        let routes = Routes::from(Router::new().fallback_service(service_fn(answer)));
         let only = tokio_stream::once(io::Result::Ok(connection));
         // The client may break it off as it likes.
         let _ = tonic::transport::Server::builder()
             .max_concurrent_streams(u32::MAX)
-            .add_routes(routes)
-            .serve_with_incoming(only)
+            .serve_with_incoming(service_fn(answer), only)
             .await;
     }
 
-    async fn answer(self, request: Request<Body>) -> Response<Body> {
+    async fn answer(self, request: Request<tonic::body::Body>) -> Response<Body> {
         let calls = self.calls.fetch_add(1, Ordering::Relaxed);
         let path = request.uri().path().to_owned();
         assert!(calls < MAX_CALLS, "the client calls {path} without a pause");

@@ -8,9 +8,8 @@ use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use prost_reflect::MethodDescriptor;
-use quorate_server::fuzzing::{Subject, gateway_paths};
+use quorate_server::fuzzing::{Routes, Subject, gateway_paths};
 use tokio::time::timeout;
-use tonic::service::Routes;
 use tower::ServiceExt;
 
 const MAX_CALLS: usize = 8;

@@ -6,10 +6,9 @@
 mod answer;
 mod request;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use axum::{
-    Router,
     body::Body,
     extract::Request,
     http::{
@@ -18,14 +17,16 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use prost_reflect::{DescriptorPool, MethodDescriptor};
+use prost_reflect::MethodDescriptor;
 use tokio::time::Instant;
 use tonic::{Code, Status};
-use tower::Service;
 
-use crate::plain::gateway::{
-    answer::{Answers, refusal},
-    request::Requests,
+use crate::{
+    plain::gateway::{
+        answer::{Answers, refusal},
+        request::Requests,
+    },
+    services::{POOL, Services},
 };
 
 /// What stands before the paths; the second as etcd 3.3 had it, which newer ones still take.
@@ -123,16 +124,15 @@ pub(crate) const PATHS: [(&str, &[(&str, &str)]); 8] = [
 const MARGIN: Duration = Duration::from_millis(3);
 
 /// Serves JSON by the services of gRPC.
-#[derive(Clone)]
 pub(crate) struct Gateway {
-    services: Router,
-    methods: Arc<HashMap<&'static str, MethodDescriptor>>,
+    services: Services,
+    methods: HashMap<&'static str, MethodDescriptor>,
 }
 
 impl Gateway {
-    pub(crate) fn new(pool: &DescriptorPool, services: Router) -> Self {
+    pub(crate) fn new(services: Services) -> Self {
         let methods = PATHS.iter().flat_map(|(service, paths)| {
-            let service = pool.get_service_by_name(service);
+            let service = POOL.get_service_by_name(service);
             paths.iter().map(move |(path, name)| {
                 let mut methods = service.iter().flat_map(|service| service.methods());
                 let method = methods.find(|method| method.name() == *name);
@@ -141,7 +141,7 @@ impl Gateway {
         });
         Self {
             services,
-            methods: Arc::new(methods.collect()),
+            methods: methods.collect(),
         }
     }
 
@@ -151,7 +151,7 @@ impl Gateway {
     }
 
     /// Answers a request, or says why not.
-    pub(crate) async fn answer(self, request: Request) -> Response {
+    pub(crate) async fn answer(&self, request: Request) -> Response {
         let path = request.uri().path();
         let mut paths = PREFIXES.iter().filter_map(|it| path.strip_prefix(it));
         let method = paths.next().and_then(|path| self.methods.get(path));
@@ -161,7 +161,7 @@ impl Gateway {
                 // The code that etcd 3.5 gives, and a client makes the same of it.
                 Err(Status::unimplemented("Method Not Allowed"))
             }
-            Some(method) => call(self.services.clone(), method.clone(), request).await,
+            Some(method) => call(&self.services, method.clone(), request).await,
         };
         answer.unwrap_or_else(|status| refusal(&status))
     }
@@ -169,7 +169,7 @@ impl Gateway {
 
 /// Sends a request to its method, and waits for the first message of the answer.
 async fn call(
-    mut services: Router,
+    services: &Services,
     method: MethodDescriptor,
     request: Request,
 ) -> Result<Response, Status> {
@@ -184,8 +184,10 @@ async fn call(
         Body::from(first.unwrap_or_else(|| Ok(request::empty()))?)
     };
     let request = inner(parts, &method, body);
-    let Ok(response) = within(deadline, services.call(request)).await?;
-    let answers = Answers::new(method.output(), response, deadline)?;
+    let request = request.map(tonic::body::Body::new);
+    let response = within(deadline, services.answer(request)).await?;
+    let response = response.map_err(|_| Status::internal("a method has no service"))?;
+    let answers = Answers::new(method.output(), response.map(Body::new), deadline)?;
     if method.is_server_streaming() {
         answers.stream().await
     } else {
@@ -310,12 +312,15 @@ fn json(status: StatusCode, body: impl Into<Body>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::store::shared::Shared;
 
     #[test]
     fn every_path_has_its_method() {
-        let pool = DescriptorPool::decode(quorate_wire::DESCRIPTORS).expect("they are generated");
-        let gateway = Gateway::new(&pool, Router::new());
+        let shared = Shared::new(String::new(), Duration::ZERO, None);
+        let gateway = Gateway::new(Services::new(&shared, &Arc::default()));
         let paths: usize = PATHS.iter().map(|(_, paths)| paths.len()).sum();
         assert_eq!(gateway.methods.len(), paths);
         let method = &gateway.methods["kv/lease/revoke"];

@@ -11,7 +11,7 @@ use axum::{
 };
 
 use crate::{
-    plain::calls::Calls,
+    services::calls::Calls,
     store::shared::{Shared, VERSION},
 };
 

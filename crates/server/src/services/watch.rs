@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming, codegen::BoxStream};
 use crate::{
     access::{Need, caller::Caller},
     convert::{event_to_wire, header_to_wire, watch_from_wire},
-    server::MAX_MESSAGE_BYTES,
+    services::MAX_MESSAGE_BYTES,
     status::refused,
     store::{
         journal::Position,

@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -82,6 +82,7 @@ pub(crate) struct Connection {
     socket: Box<dyn Io>,
     peer: Peer,
     repair: Repair,
+    turn: Turn,
     /// Ends a client that does not say what it speaks; none once it has.
     greeting: Option<Pin<Box<Sleep>>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -102,6 +103,7 @@ impl Connection {
             socket,
             peer,
             repair: Repair::default(),
+            turn: Turn::default(),
             greeting: Some(Box::pin(sleep(GREETING_PATIENCE))),
             stopped: control.connections_cut(),
             _counted: open.count(),
@@ -132,6 +134,35 @@ impl Connection {
     }
 }
 
+/// Lets what was asked be answered before all that is asked is read. So a client that asks much at once works on
+/// the first answers while the server works on the rest; else each would wait for the other.
+#[derive(Default)]
+struct Turn {
+    /// How much was read in this turn.
+    read: usize,
+}
+
+/// How much is read in a turn: some twenty requests for a key. A turn ends early if it has no room for much more.
+const TURN_BYTES: usize = 4 * 1024;
+const LEAST_BYTES: usize = 512;
+
+impl Turn {
+    /// How much may be read now. If that is nothing, it is the turn of all other tasks that can run.
+    fn room(&mut self, cx: &Context<'_>) -> Poll<usize> {
+        if self.read + LEAST_BYTES <= TURN_BYTES {
+            return Poll::Ready(TURN_BYTES - self.read);
+        }
+        self.read = 0;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// So much was read; if nothing, all was.
+    fn take(&mut self, count: usize) {
+        self.read = if count == 0 { 0 } else { self.read + count };
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -141,10 +172,14 @@ impl AsyncRead for Connection {
         if self.has_stopped(cx) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        let start = buffer.filled().len();
+        let room = ready!(self.turn.room(cx)).min(buffer.remaining());
         let Self { socket, repair, .. } = &mut *self;
-        let read = repair.poll_read(socket, cx, buffer);
-        self.check_greeting(&buffer.filled()[start..], cx)?;
+        let mut fresh = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        let read = repair.poll_read(socket, cx, &mut fresh);
+        self.check_greeting(fresh.filled(), cx)?;
+        let count = fresh.filled().len();
+        self.turn.take(count);
+        buffer.advance(count);
         read
     }
 }
@@ -190,5 +225,54 @@ impl Connected for Connection {
 
     fn connect_info(&self) -> Peer {
         self.peer.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncWriteExt as _, duplex};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::store::shared::Shared;
+
+    #[tokio::test]
+    async fn others_have_their_turn_before_all_is_read() {
+        let (mut client, server) = duplex(1 << 16);
+        let stop = CancellationToken::new();
+        let shared = Shared::new(String::new(), Duration::ZERO, None);
+        let control = Control::new(shared, &stop, &stop);
+        let (tasks, open) = (TaskTracker::new(), Open::default());
+        let mut connection =
+            Connection::new(Box::new(server), Peer::default(), &control, &tasks, &open);
+
+        let greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0].repeat(2 * TURN_BYTES / 9);
+        let sent = [greeting.as_slice(), &settings].concat();
+        client.write_all(&sent).await.expect("there is room");
+        let (mut read, mut in_turn, mut turns) = (Vec::new(), 0, 1);
+        poll_fn(|cx| {
+            while read.len() < sent.len() {
+                let mut space = [0; 3 * TURN_BYTES];
+                let mut buffer = ReadBuf::new(&mut space);
+                if Pin::new(&mut connection)
+                    .poll_read(cx, &mut buffer)?
+                    .is_pending()
+                {
+                    (in_turn, turns) = (0, turns + 1);
+                    return Poll::Pending;
+                }
+                read.extend_from_slice(buffer.filled());
+                in_turn += buffer.filled().len();
+                assert!(in_turn <= TURN_BYTES, "{in_turn} bytes in a turn");
+            }
+            Poll::Ready(io::Result::Ok(()))
+        })
+        .await
+        .expect("the client greets");
+        assert_eq!(read, sent);
+        assert!(turns > 2);
     }
 }

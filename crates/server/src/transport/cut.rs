@@ -7,14 +7,15 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    body::{Body, Bytes},
-    http::{HeaderMap, HeaderValue},
-};
+use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::{Code, Status};
+use tonic::{
+    Code, Status,
+    body::Body,
+    codegen::http::{HeaderMap, HeaderValue},
+};
 
 use crate::control::{Control, Replies};
 
@@ -73,10 +74,10 @@ impl Stream {
     }
 
     /// The end of a stream that was cut. A client of gRPC is told to try again.
-    fn end(&self) -> Option<Result<Frame<Bytes>, axum::Error>> {
+    fn end(&self) -> Option<Result<Frame<Bytes>, Status>> {
         let status = Status::unavailable("the stream was cut");
         if !self.is_grpc {
-            return Some(Err(axum::Error::new(status)));
+            return Some(Err(status));
         }
         let mut trailers = HeaderMap::new();
         let code = HeaderValue::from(i32::from(Code::Unavailable));
@@ -91,12 +92,12 @@ impl Stream {
 
 impl HttpBody for Stream {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         let Some(body) = &mut this.body else {
             return Poll::Ready(None);
@@ -125,6 +126,6 @@ impl HttpBody for Stream {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(HttpBody::is_end_stream) && self.delayed.is_none()
+        self.body.as_ref().is_none_or(Body::is_end_stream) && self.delayed.is_none()
     }
 }

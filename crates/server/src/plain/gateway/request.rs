@@ -12,7 +12,7 @@ use prost_reflect::{DeserializeOptions, DynamicMessage, Kind, MessageDescriptor}
 use serde_json::Value;
 use tonic::Status;
 
-use crate::server::MAX_MESSAGE_BYTES;
+use crate::services::MAX_MESSAGE_BYTES;
 
 /// The longest text of a message. A message has fewer bytes than its text, and whatever is within
 /// the limit of gRPC is so within this.

@@ -27,11 +27,11 @@ use quorate_wire::{
 use redb::{StorageBackend, backends::InMemoryBackend};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, service::Routes};
+use tonic::{Code, Status, Streaming};
 use tower::Service;
 
 use super::*;
-use crate::{server::routes, store::shared::Shared};
+use crate::{Control, routes::Routes, store::shared::Shared};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -106,7 +106,8 @@ impl Served {
         let opened = Opened::open_with("test".into(), open, &tasks, &stop);
         let opened = opened.await.unwrap();
         let shared = Shared::new(String::new(), PATIENCE, Some(opened));
-        let routes = routes(&shared);
+        let control = Control::new(Arc::clone(&shared), &stop, &stop);
+        let routes = Routes::new(&shared, &control);
         tokio::spawn(crate::store::shared::end_watches(shared));
         Self {
             disk,
@@ -141,11 +142,11 @@ impl Served {
     /// Asks over plain HTTP.
     async fn ask(&self, path: &str) -> (StatusCode, String) {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let mut router = self.routes.clone().into_axum_router();
-        let answer = timeout(PATIENCE, router.call(request)).await.unwrap();
-        let answer = answer.unwrap();
+        let answer = timeout(PATIENCE, self.routes.clone().call(request));
+        let answer = answer.await.unwrap().unwrap();
         let status = answer.status();
-        let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        let body = Body::new(answer.into_body());
+        let body = to_bytes(body, usize::MAX).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 

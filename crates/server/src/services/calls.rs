@@ -10,15 +10,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::{
-    body::{Body, Bytes, HttpBody},
-    extract::{Request, State},
-    middleware::Next,
-    response::Response,
-};
-use http_body::{Frame, SizeHint};
-use prost_reflect::{DescriptorPool, MethodDescriptor};
-use tonic::{Code, Status};
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use prost_reflect::MethodDescriptor;
+use tonic::{Code, Status, body::Body, codegen::http::Response};
+
+use super::POOL;
 
 /// How many codes there are.
 const CODES: usize = 17;
@@ -59,9 +56,9 @@ struct Method {
     handled: [AtomicU64; CODES],
 }
 
-impl Calls {
-    pub(crate) fn new(pool: &DescriptorPool) -> Self {
-        let services = pool.services();
+impl Default for Calls {
+    fn default() -> Self {
+        let services = POOL.services();
         let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
         let methods = methods.map(|method| {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
@@ -70,6 +67,18 @@ impl Calls {
         Self {
             methods: methods.collect(),
         }
+    }
+}
+
+impl Calls {
+    /// Counts a call that begins; `None` if there is no such method.
+    pub(super) fn begin(&self, path: &str) -> Option<Call> {
+        let method = self.methods.get(path)?;
+        method.started.fetch_add(1, Ordering::Relaxed);
+        Some(Call {
+            method: Arc::clone(method),
+            code: Code::Cancelled,
+        })
     }
 
     /// All counters, in the text format of Prometheus.
@@ -127,32 +136,21 @@ impl Method {
     }
 }
 
-/// Counts a call on its way to a service, and its answer on the way back.
-pub(crate) async fn count(
-    State(calls): State<Arc<Calls>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Some(method) = calls.methods.get(request.uri().path()) else {
-        return next.run(request).await;
-    };
-    method.started.fetch_add(1, Ordering::Relaxed);
-    let mut call = Call {
-        method: Arc::clone(method),
-        code: Code::Cancelled,
-    };
-    let response = next.run(request).await;
-    if let Some(status) = Status::from_header_map(response.headers()) {
-        call.code = status.code();
-        return response;
-    }
-    response.map(|body| Body::new(Counted { body, call }))
-}
-
 /// A call that goes on. It is counted when it is dropped, as cancelled unless its end was seen.
-struct Call {
+pub(super) struct Call {
     method: Arc<Method>,
     code: Code,
+}
+
+impl Call {
+    /// The call goes on for as long as its answer does.
+    pub(super) fn answered(mut self, response: Response<Body>) -> Response<Body> {
+        if let Some(status) = Status::from_header_map(response.headers()) {
+            self.code = status.code();
+            return response;
+        }
+        response.map(|body| Body::new(Counted { body, call: self }))
+    }
 }
 
 impl Drop for Call {
@@ -172,12 +170,12 @@ struct Counted {
 
 impl HttpBody for Counted {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(trailers) = frame.trailers_ref()
