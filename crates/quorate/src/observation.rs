@@ -1,10 +1,13 @@
 //! How an observer comes by what it tells: it lists, follows the watch that it shares with others, and
 //! reads for itself what it was too slow for.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use futures_util::future::join;
-use tokio::sync::watch;
 
 use crate::{
     Changes, Error, ErrorKind, KeyRange, KeyValue, Moment, Range, RangeEnd, RangeResult, Result,
@@ -13,7 +16,7 @@ use crate::{
     link::Link,
     mutant::{Mutant, planted},
     retry::Backoff,
-    shared_watch::{SharedWatch, Taken, Wanted},
+    shared_watch::{Follower, SharedWatch, Taken, Wanted},
     watch::{Feed, Resume, Signal},
 };
 
@@ -99,7 +102,7 @@ enum Position {
 /// Where changes are taken from.
 enum Source {
     None,
-    Shared(Arc<SharedWatch>, watch::Receiver<()>),
+    Shared(Follower),
     /// A feed of our own, until we have caught up with the others.
     Own {
         feed: Box<Feed>,
@@ -156,9 +159,22 @@ impl<G: Gather> Observation<G> {
         }
     }
 
-    /// What can be told without waiting.
+    /// Changes that were taken already.
     pub(crate) fn take_ready(&mut self) -> Option<Changes> {
         self.taken.pop_front()
+    }
+
+    /// The next changes, if all that there is to do is to take them from the shared watch or to wait for it;
+    /// `None` if there is more, which [`next`](Self::next) does. It tells nothing else, whatever comes first.
+    pub(crate) fn poll_changes(&mut self, cx: &Context<'_>) -> Poll<Option<Changes>> {
+        if self.taken.is_empty()
+            && let (Source::Shared(follower), Position::Next(next), None) =
+                (&mut self.source, self.position, self.not_before)
+            && let Taken::Changes = ready!(follower.poll_take(next, &mut self.taken, cx))
+        {
+            self.took();
+        }
+        Poll::Ready(self.take_ready())
     }
 
     /// Whether every later change will be told.
@@ -194,6 +210,10 @@ impl<G: Gather> Observation<G> {
     async fn step(&mut self) -> Result<Option<News<G::State>>> {
         if let Some(changes) = self.take_ready() {
             return Ok(Some(News::Changes(changes)));
+        }
+        if let Source::Shared(follower) = &mut self.source {
+            // Before all that follows, so that nothing is missed between that and the wait.
+            follower.look();
         }
         let current = self.is_current();
         if current != self.current && !(current && self.has_more()) {
@@ -233,8 +253,7 @@ impl<G: Gather> Observation<G> {
     /// Finds where to go on after history was lost.
     fn start_over(&mut self, error: &Error) {
         if let Some((oldest, shared)) = self.oldest_after(error) {
-            let changed = shared.subscribe();
-            self.source = Source::Shared(shared, changed);
+            self.source = Source::Shared(shared.follow());
             self.position = Position::Next(oldest);
             return;
         }
@@ -283,10 +302,10 @@ impl<G: Gather> Observation<G> {
         let connected = match (&self.source, self.position) {
             // Nobody has failed yet.
             (Source::None, _) => true,
-            (Source::Shared(shared, _), Position::Next(next)) => {
+            (Source::Shared(Follower { shared, .. }), Position::Next(next)) => {
                 shared.is_current() && shared.covers(next)
             }
-            (Source::Shared(shared, _), Position::At(_)) => shared.is_current(),
+            (Source::Shared(Follower { shared, .. }), Position::At(_)) => shared.is_current(),
             (Source::Own { standing, .. }, _) => *standing == Standing::Current,
         };
         connected && !self.is_lost && self.not_before.is_none()
@@ -295,7 +314,7 @@ impl<G: Gather> Observation<G> {
     /// Whether there are changes to be taken without waiting.
     fn has_more(&self) -> bool {
         match (&self.source, self.position) {
-            (Source::Shared(shared, _), Position::Next(next)) => shared.has(next),
+            (Source::Shared(Follower { shared, .. }), Position::Next(next)) => shared.has(next),
             _ => false,
         }
     }
@@ -305,12 +324,19 @@ impl<G: Gather> Observation<G> {
         self.check()?;
         // The watch is opened before anything is read, so that it covers all that is not in the
         // answer.
-        let (shared, changed) = self.join();
-        let skips = shared.skips();
-        if shared.base()?.is_none() {
-            // The sender is in the watch that we hold.
-            drop(changed.changed().await);
-            return Ok(None);
+        let follower = self.join();
+        let skips = follower.shared.skips();
+        match follower.shared.base() {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                follower.changed().await;
+                return Ok(None);
+            }
+            Err(error) => {
+                // Another is opened the next time.
+                self.source = Source::None;
+                return Err(error);
+            }
         }
         self.skips = skips;
         let mut state = None;
@@ -350,29 +376,29 @@ impl<G: Gather> Observation<G> {
 
     /// Takes what there is from revision `next` on, or waits for it.
     async fn advance(&mut self, next: Revision) -> Result<()> {
-        if matches!(self.source, Source::Own { .. }) {
-            return self.catch_up().await;
+        if matches!(self.source, Source::None) {
+            self.join();
         }
-        let (shared, changed) = self.join();
-        // Marked before the look, so that nothing is missed between that and the wait.
-        changed.mark_unchanged();
-        match shared.take(next, &mut self.taken) {
-            Taken::Changes => self.took(),
-            Taken::Nothing => drop(self.join().1.changed().await),
-            Taken::Lapped { skips, .. } if skips != self.skips => {
+        let Source::Shared(follower) = &mut self.source else {
+            return self.catch_up().await;
+        };
+        match follower.take(next, &mut self.taken) {
+            None => follower.changed().await,
+            Some(Taken::Changes) => self.took(),
+            Some(Taken::Lapped { skips, .. }) if skips != self.skips => {
                 self.position = Position::At(Start::Snapshot);
                 self.is_lost = true;
             }
-            Taken::Lapped { cluster_id, .. } => {
+            Some(Taken::Lapped { cluster_id, .. }) => {
                 let request = self.request.clone().start(next);
                 let feed = Feed::new(&self.link, request, Resume::Exactly);
                 self.source = Source::Own {
                     feed: Box::new(feed.within(cluster_id)),
                     standing: Standing::Away,
-                    shared,
+                    shared: Arc::clone(&follower.shared),
                 };
             }
-            Taken::Ended(error) => {
+            Some(Taken::Ended(error)) => {
                 self.source = Source::None;
                 return Err(error);
             }
@@ -418,14 +444,12 @@ impl<G: Gather> Observation<G> {
     }
 
     /// Joins those who watch the same.
-    fn join(&mut self) -> (Arc<SharedWatch>, &mut watch::Receiver<()>) {
-        if !matches!(self.source, Source::Shared(..)) {
-            let shared = self.watched();
-            let changed = shared.subscribe();
-            self.source = Source::Shared(shared, changed);
+    fn join(&mut self) -> &mut Follower {
+        if !matches!(self.source, Source::Shared(_)) {
+            self.source = Source::Shared(self.watched().follow());
         }
         match &mut self.source {
-            Source::Shared(shared, changed) => (Arc::clone(shared), changed),
+            Source::Shared(follower) => follower,
             Source::None | Source::Own { .. } => unreachable!("it was set above"),
         }
     }
@@ -437,8 +461,7 @@ impl<G: Gather> Observation<G> {
         };
         let present = self.watched();
         if present.covers(next) {
-            let changed = present.subscribe();
-            self.source = Source::Shared(present, changed);
+            self.source = Source::Shared(present.follow());
         } else if let Source::Own { shared, .. } = &mut self.source {
             *shared = present;
         }

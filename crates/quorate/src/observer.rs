@@ -398,9 +398,13 @@ impl Stream for Observer {
                     self.state = self.awake();
                     continue;
                 }
-                State::Idle(mut observation) => match observation.take_ready() {
-                    Some(changes) => (observation, Ok(Observed::Changes(changes))),
-                    None => {
+                State::Idle(mut observation) => match observation.poll_changes(cx) {
+                    Poll::Ready(Some(changes)) => (observation, Ok(Observed::Changes(changes))),
+                    Poll::Pending => {
+                        self.state = State::Idle(observation);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(None) => {
                         self.state = State::Busy {
                             settled: observation.is_settled(),
                             next: next(observation).boxed(),

@@ -1,15 +1,19 @@
 //! One watch on the store for all observers of a client that follow the same keys.
 
+mod waiters;
+
 use std::{
     collections::{HashMap, VecDeque},
     convert::Infallible,
-    fmt, future,
+    fmt,
+    future::{self, poll_fn},
     sync::{Arc, Mutex, Weak},
+    task::{Context, Poll, Waker},
 };
 
-use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::waiters::Waiters;
 use crate::{
     Changes, Error, ErrorKind, Key, Result, Revision, WatchRequest,
     link::{Link, lock},
@@ -45,25 +49,9 @@ pub(crate) enum Wanted {
 /// The latest changes of the keys watched, which a task reads and any number of observers take.
 pub(crate) struct SharedWatch {
     state: Mutex<State>,
-    bells: Mutex<Bells>,
     wanted: Wanted,
     /// Ends the task.
     _stop: DropGuard,
-}
-
-/// How many observers are woken at once. Others who wait for the scheduler get their turn before the next are,
-/// and what comes meanwhile is told with the rest.
-const WOKEN_AT_ONCE: usize = 16;
-
-/// Tell that the state is another, each to some of the observers. They count nothing: the state is what is
-/// looked at.
-#[derive(Default)]
-struct Bells {
-    bells: Vec<watch::Sender<()>>,
-    /// Which of them rings next.
-    next: usize,
-    /// How many have not rung since the state became another.
-    due: usize,
 }
 
 #[derive(Default)]
@@ -87,14 +75,23 @@ struct State {
     /// Whether the stream broke and is not open again.
     broken: bool,
     end: Option<Error>,
+    /// Counts what the feed told.
+    version: u64,
+    waiters: Waiters,
+}
+
+/// One of those who follow a shared watch, with a place among those who wait.
+pub(crate) struct Follower {
+    pub(crate) shared: Arc<SharedWatch>,
+    place: usize,
+    /// The version of the state when it was looked at last.
+    seen: u64,
 }
 
 /// What a [`SharedWatch`] has for an observer.
 pub(crate) enum Taken {
     /// Changes, at least one.
     Changes,
-    /// Nothing now.
-    Nothing,
     /// What the observer needs next is here no more, or was never.
     Lapped { cluster_id: u64, skips: u64 },
     /// Nothing any more: the watch ended after what was taken last.
@@ -120,7 +117,6 @@ impl SharedWatches {
         let stop = CancellationToken::new();
         let opened = Arc::new(SharedWatch {
             state: Mutex::default(),
-            bells: Mutex::default(),
             wanted,
             _stop: stop.clone().drop_guard(),
         });
@@ -140,42 +136,25 @@ impl SharedWatches {
 }
 
 impl SharedWatch {
-    /// Tells of every later change of the state.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
-        let mut bells = lock(&self.bells);
-        let has_room = |bell: &&watch::Sender<()>| bell.receiver_count() < WOKEN_AT_ONCE;
-        if let Some(bell) = bells.bells.iter().rev().find(has_room) {
-            return bell.subscribe();
+    /// Follows it from the present state on.
+    pub(crate) fn follow(self: Arc<Self>) -> Follower {
+        let mut state = lock(&self.state);
+        let (place, seen) = (state.waiters.enter(), state.version);
+        drop(state);
+        Follower {
+            shared: self,
+            place,
+            seen,
         }
-        let (bell, changed) = watch::channel(());
-        bells.bells.push(bell);
-        if bells.due > 0 {
-            // It may have come between those that are to ring.
-            bells.due += 1;
-        }
-        changed
     }
 
-    /// The state is another: all bells are to ring, the first at once.
-    fn ring(&self) {
-        let mut bells = lock(&self.bells);
-        bells.due = bells.bells.len();
-        drop(bells);
-        self.ring_next();
-    }
-
-    /// Lets the next bell ring that is to; false if none is.
-    fn ring_next(&self) -> bool {
-        let mut bells = lock(&self.bells);
-        let Some(due) = bells.due.checked_sub(1) else {
-            return false;
-        };
-        bells.due = due;
-        bells.next = (bells.next + 1) % bells.bells.len();
-        let bell = bells.bells[bells.next].clone();
-        drop(bells);
-        bell.send_replace(());
-        true
+    /// Wakes some of those who are to know that the state is another; false if there are none.
+    fn wake_some(&self) -> bool {
+        let woken = lock(&self.state).waiters.take();
+        // Outside the lock: to wake may run foreign code.
+        woken
+            .map(|woken| woken.into_iter().for_each(Waker::wake))
+            .is_some()
     }
 
     /// The revision after which every change is here or yet to come, once the watch was opened, or the
@@ -210,34 +189,6 @@ impl SharedWatch {
         lock(&self.state).end.is_some()
     }
 
-    /// Takes the changes from revision `next` on.
-    pub(crate) fn take(&self, next: Revision, into: &mut VecDeque<Changes>) -> Taken {
-        let state = lock(&self.state);
-        if state.base.is_some_and(|base| next <= base) {
-            let State {
-                cluster_id, skips, ..
-            } = *state;
-            return Taken::Lapped { cluster_id, skips };
-        }
-        let first = state
-            .changes
-            .partition_point(|changes| changes.revision() < next);
-        let mut bytes = 0;
-        let mut taken = Taken::Nothing;
-        for changes in state.changes.range(first..) {
-            bytes += changes.bytes();
-            into.push_back(changes.clone());
-            taken = Taken::Changes;
-            if bytes >= TAKEN_BYTES {
-                break;
-            }
-        }
-        match (taken, &state.end) {
-            (Taken::Nothing, Some(end)) => Taken::Ended(end.clone()),
-            (taken, _) => taken,
-        }
-    }
-
     /// Whether everything from revision `next` on is here or yet to come.
     pub(crate) fn covers(&self, next: Revision) -> bool {
         lock(&self.state).base.is_some_and(|base| next > base)
@@ -265,10 +216,7 @@ impl SharedWatch {
             Ok(Signal::Batch(batch)) => Changes::of(batch).for_each(|changes| state.push(changes)),
             Err(error) => drop(state.end.get_or_insert(error)),
         }
-        let goes_on = state.end.is_none();
-        drop(state);
-        self.ring();
-        goes_on
+        state.changed()
     }
 
     /// Gives up what was missed, if it is far too much for who wants the latest; true if so. The next stream
@@ -298,14 +246,91 @@ impl SharedWatch {
         if let Some(missed) = state.missed {
             state.told_up_to(missed);
         }
-        let goes_on = state.end.is_none();
+        state.changed()
+    }
+}
+
+impl Follower {
+    /// What [changes](Self::changed) from here on is yet to be looked at.
+    pub(crate) fn look(&mut self) {
+        self.seen = lock(&self.shared.state).version;
+    }
+
+    /// Waits until the state is another than when it was [looked at](Self::look) last.
+    pub(crate) async fn changed(&self) {
+        let is_other = |state: &State| (state.version != self.seen).then_some(());
+        poll_fn(|cx| self.poll(cx, is_other)).await;
+    }
+
+    /// Takes the changes from revision `next` on; `None` if there are none yet.
+    pub(crate) fn take(&self, next: Revision, into: &mut VecDeque<Changes>) -> Option<Taken> {
+        lock(&self.shared.state).take(next, into)
+    }
+
+    /// Takes the changes from revision `next` on, or waits for some.
+    pub(crate) fn poll_take(
+        &self,
+        next: Revision,
+        into: &mut VecDeque<Changes>,
+        cx: &Context<'_>,
+    ) -> Poll<Taken> {
+        self.poll(cx, |state| state.take(next, into))
+    }
+
+    /// Looks for something, or waits for the next change, without a gap in between.
+    fn poll<T>(&self, cx: &Context<'_>, look: impl FnOnce(&State) -> Option<T>) -> Poll<T> {
+        // To clone and to drop it may run foreign code, so that is done outside of the lock.
+        let waker = cx.waker().clone();
+        let mut state = lock(&self.shared.state);
+        if let Some(found) = look(&state) {
+            drop(state);
+            return Poll::Ready(found);
+        }
+        let former = state.waiters.wait(self.place, waker);
         drop(state);
-        self.ring();
-        goes_on
+        drop(former);
+        Poll::Pending
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let former = lock(&self.shared.state).waiters.leave(self.place);
+        drop(former);
     }
 }
 
 impl State {
+    /// Takes the changes from revision `next` on; `None` if there are none yet.
+    fn take(&self, next: Revision, into: &mut VecDeque<Changes>) -> Option<Taken> {
+        if self.base.is_some_and(|base| next <= base) {
+            let Self {
+                cluster_id, skips, ..
+            } = *self;
+            return Some(Taken::Lapped { cluster_id, skips });
+        }
+        let first = self
+            .changes
+            .partition_point(|changes| changes.revision() < next);
+        let (mut bytes, mut taken) = (0, None);
+        for changes in self.changes.range(first..) {
+            bytes += changes.bytes();
+            into.push_back(changes.clone());
+            taken = Some(Taken::Changes);
+            if bytes >= TAKEN_BYTES {
+                break;
+            }
+        }
+        taken.or_else(|| self.end.clone().map(Taken::Ended))
+    }
+
+    /// All are to know that the state is another; false if it is the last.
+    fn changed(&mut self) -> bool {
+        self.version += 1;
+        self.waiters.change();
+        self.end.is_none()
+    }
+
     fn push(&mut self, changes: Changes) {
         self.made_up += 1;
         self.told_up_to(changes.revision());
@@ -347,12 +372,13 @@ impl Reader {
             let signal = tokio::select! {
                 biased;
                 signal = signal => signal,
-                never = self.ring() => match never {},
+                never = self.wake_all() => match never {},
             };
             let goes_on = match signal {
                 Some(signal) => self.note(signal),
                 None => self.caught_up(),
             };
+            self.wake_some();
             if !goes_on {
                 return;
             }
@@ -362,12 +388,16 @@ impl Reader {
         }
     }
 
-    /// Lets the bells ring that are to, then waits for ever.
-    async fn ring(&self) -> Infallible {
-        while self.0.upgrade().is_some_and(|shared| shared.ring_next()) {
+    /// Wakes all who are to know of what was told, then waits for ever.
+    async fn wake_all(&self) -> Infallible {
+        while self.wake_some() {
             tokio::task::yield_now().await;
         }
         future::pending().await
+    }
+
+    fn wake_some(&self) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.wake_some())
     }
 
     /// The revision that an open stream still has to tell to make up for what was missed.
@@ -392,7 +422,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let message = "the runtime in which the watch was read has ended";
         self.note(Err(Error::new(ErrorKind::Unavailable, message)));
-        while self.0.upgrade().is_some_and(|shared| shared.ring_next()) {}
+        while self.wake_some() {}
     }
 }
 
@@ -404,66 +434,25 @@ impl fmt::Debug for SharedWatches {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
-    fn shared() -> SharedWatch {
-        SharedWatch {
+    #[test]
+    fn what_changes_after_a_look_is_not_waited_for() {
+        let shared = Arc::new(SharedWatch {
             state: Mutex::default(),
-            bells: Mutex::default(),
-            wanted: Wanted::Changes,
+            wanted: Wanted::Latest,
             _stop: CancellationToken::new().drop_guard(),
-        }
-    }
-
-    #[test]
-    fn all_are_told_that_the_state_is_another_some_at_a_time() {
-        let shared = shared();
-        let observers: Vec<_> = (0..100).map(|_| shared.subscribe()).collect();
-        let told = || {
-            let observers = observers.iter();
-            observers.filter(|one| one.has_changed().unwrap()).count()
-        };
-        shared.ring();
-        assert_eq!(told(), WOKEN_AT_ONCE);
-        while shared.ring_next() {}
-        assert_eq!(told(), observers.len());
-    }
-
-    #[test]
-    fn who_comes_while_others_are_told_keeps_nobody_from_it() {
-        for known in 1..5 {
-            for rung in 0..known {
-                for rung_before in 0..known {
-                    let shared = shared();
-                    let full = known * WOKEN_AT_ONCE;
-                    let mut observers: Vec<_> = (0..full).map(|_| shared.subscribe()).collect();
-                    shared.ring();
-                    (0..rung_before).for_each(|_| assert!(shared.ring_next()));
-                    observers.iter_mut().for_each(|one| one.mark_unchanged());
-                    shared.ring();
-                    (0..rung).for_each(|_| assert!(shared.ring_next()));
-                    let _newcomer = shared.subscribe();
-                    while shared.ring_next() {}
-                    let told = observers.iter().all(|one| one.has_changed().unwrap());
-                    assert!(
-                        told,
-                        "{known} bells, {rung_before} rung before, then {rung}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn observers_who_left_leave_room() {
-        let shared = shared();
-        for _ in 0..10 {
-            let observers: Vec<_> = (0..100).map(|_| shared.subscribe()).collect();
-            drop(observers);
-        }
-        assert_eq!(
-            lock(&shared.bells).bells.len(),
-            100_usize.div_ceil(WOKEN_AT_ONCE)
-        );
+        });
+        let mut follower = Arc::clone(&shared).follow();
+        assert!(follower.changed().now_or_never().is_none());
+        follower.look();
+        assert!(shared.is_current());
+        shared.note(Ok(Signal::Broken));
+        assert!(follower.take(Revision(1), &mut VecDeque::new()).is_none());
+        assert!(follower.changed().now_or_never().is_some());
+        follower.look();
+        assert!(follower.changed().now_or_never().is_none());
     }
 }

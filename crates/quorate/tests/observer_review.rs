@@ -18,7 +18,7 @@ use quorate::{
     },
 };
 use support::{until, world::World};
-use tokio::time::timeout;
+use tokio::{runtime::Runtime, time::timeout};
 
 fn all() -> KeyRange {
     KeyRange::prefix("k/")
@@ -62,14 +62,15 @@ async fn an_observer_that_was_polled_before_is_opened_without_a_change() {
     }
 }
 
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+}
+
 #[test]
 fn an_observer_outlives_the_runtime_in_which_another_began() {
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap()
-    };
     let (first, second) = (runtime(), runtime());
     let client = Client::with_backend(Arc::new(Memory::new()));
     let mut early = client.observe(all());
@@ -84,6 +85,31 @@ fn an_observer_outlives_the_runtime_in_which_another_began() {
         let mut new = client.observe(all());
         let told = timeout(Duration::from_secs(5), next(&mut new)).await;
         told.expect("a new one begins");
+    });
+}
+
+#[test]
+fn an_observer_that_waits_for_a_watch_outlives_the_runtime_that_opens_it() {
+    let (first, second) = (runtime(), runtime());
+    let ours = second.block_on(async { World::memory().join() });
+    ours.faults.partition(Partition::Hang);
+    let mut early = ours.client.observe(all());
+    let mut late = ours.client.observe(all());
+    let asked = |runtime: &Runtime, observer: &mut Observer| {
+        let told = runtime.block_on(async {
+            let told = observer.next().now_or_never();
+            tokio::task::yield_now().await;
+            told
+        });
+        assert!(told.is_none(), "{told:?}");
+    };
+    asked(&first, &mut early);
+    asked(&second, &mut late);
+    drop(first);
+    ours.faults.heal();
+    second.block_on(async {
+        let told = timeout(Duration::from_secs(5), next(&mut late)).await;
+        told.expect("another watch is opened");
     });
 }
 
