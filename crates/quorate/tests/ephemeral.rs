@@ -753,6 +753,29 @@ async fn a_key_outlives_a_restart_of_its_server_and_is_watched_after_it() {
     key.release().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn of_many_keys_the_directory_is_watched_once_the_first_stand() {
+    let world = World::memory();
+    let (ours, observer) = (world.join(), world.observer());
+    let creations = (0..20).map(|n| ours.client.ephemeral(format!("many/{n}")).create("idle"));
+    let keys = futures_util::future::try_join_all(creations).await.unwrap();
+    let begun = Instant::now();
+    until("it is watched", async || {
+        ours.faults.open_streams(CallKind::Watch) == 1
+    })
+    .await;
+    assert!(
+        begun.elapsed() < Duration::from_millis(50),
+        "{:?}",
+        begun.elapsed()
+    );
+    for key in [&keys[0], &keys[19]] {
+        let token = key.token();
+        observer.delete(key.key()).await.unwrap();
+        until("it is back", async || key.is_held() && key.token() > token).await;
+    }
+}
+
 /// The session goes with the last key, while the next is on its way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_key_follows_the_last_one_of_its_time_at_once() {

@@ -21,10 +21,6 @@ use crate::{
     session::closed,
 };
 
-/// How long a key stands before it is watched, so that many are watched at once, and short-lived ones
-/// never. The watch begins where the knowledge ends, so nothing is missed.
-const UNWATCHED: Duration = Duration::from_millis(100);
-
 /// How long a key rests that was refused, if its owner cannot be told so.
 const LATER: Duration = Duration::from_secs(5);
 
@@ -243,10 +239,16 @@ impl Task {
         let Some(entry) = self.entries.get_mut(path) else {
             return;
         };
-        if !entry.watched && entry.unseen_from().is_some() && self.unwatched.insert(path.clone()) {
-            let runtime = self.link.runtime();
-            self.watch_at
-                .get_or_insert_with(|| runtime.now() + UNWATCHED);
+        if !entry.watched && entry.unseen_from().is_some() {
+            match self.watches.delay(path) {
+                None => entry.watched = true,
+                Some(delay) => {
+                    if self.unwatched.insert(path.clone()) {
+                        let when = self.link.runtime().now() + delay;
+                        self.watch_at = Some(self.watch_at.map_or(when, |other| other.min(when)));
+                    }
+                }
+            }
         }
         if entry.in_flight {
             return;

@@ -1,6 +1,9 @@
 //! How the keeper hears of changes: a watch for each of a few keys, one for many of a directory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_core::future::BoxFuture;
 use futures_util::{
@@ -18,6 +21,10 @@ use crate::{
 /// How many keys of one directory are watched one by one. The watch of a directory tells of every key
 /// in it, whoever's it is.
 const SINGLY: usize = 8;
+
+/// How long one of a few keys stands before it is watched, so that a short-lived one never is. The watch begins
+/// where the knowledge ends, so nothing is missed.
+const SINGLE_DELAY: Duration = Duration::from_millis(100);
 
 /// The watches of one keeper.
 pub(super) struct Watches {
@@ -95,6 +102,16 @@ impl Watches {
                 watch.abort();
             }
             self.directories.remove(&name);
+        }
+    }
+
+    /// When to watch a key that is known now; `None` if its directory is watched, which tells of it, too. One of
+    /// many is watched at once: later it would cost more, since all would be told that was made meanwhile.
+    pub(super) fn delay(&self, key: &Key) -> Option<Duration> {
+        match directory(key).filter(|name| self.is_wide(name)) {
+            None => Some(SINGLE_DELAY),
+            Some(name) if self.is_watched(&name) => None,
+            Some(_) => Some(Duration::ZERO),
         }
     }
 
@@ -197,6 +214,11 @@ impl Watches {
             .is_some_and(|one| !one.is_refused && (one.watch.is_some() || one.keys.len() > SINGLY))
     }
 
+    fn is_watched(&self, name: &Key) -> bool {
+        let directory = self.directories.get(name);
+        directory.is_some_and(|one| one.watch.is_some())
+    }
+
     fn watch_single(&mut self, key: &Key, from: Revision) {
         let request = WatchRequest::new(key).start(from);
         let feed = Feed::new(&self.link, request, Resume::Exactly);
@@ -209,11 +231,7 @@ impl Watches {
     /// Watches a directory, unless it is: its watch then tells of the new keys too. Those that were
     /// watched one by one go on being so, which costs no more than it did.
     fn watch_directory(&mut self, name: &Key, from: Revision) {
-        let watched = self
-            .directories
-            .get(name)
-            .is_some_and(|one| one.watch.is_some());
-        if watched {
+        if self.is_watched(name) {
             return;
         }
         let request = WatchRequest::new(KeyRange::prefix(name.clone())).start(from);
