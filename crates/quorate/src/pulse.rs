@@ -439,11 +439,14 @@ impl Beater {
     }
 
     /// The next beat is due a third of the time to live after the last confirmed one was sent, but
-    /// half-way to the deadline at the latest; or up to a tenth of that sooner.
+    /// half-way to the deadline at the latest; or up to a tenth of that sooner. Leases that are due at
+    /// about the same time are due at the same time: their beats go together.
     fn next_beat(&self, session: &Session, ttl: Duration) -> Moment {
         let confirmed = session.confirmed();
         let pause = (ttl / 3).min(session.deadline().since(confirmed) / 2);
-        confirmed + pause - fraction(pause / 10, self.pulse.runtime.random())
+        let together = pause / 40;
+        let sooner = fraction(pause / 10 - together, self.pulse.runtime.random());
+        (confirmed + pause - sooner).rounded_down(together)
     }
 
     fn shortest_patience(&self) -> Duration {
@@ -554,4 +557,36 @@ impl Drop for Beater {
 /// How long a beat may stay unanswered before another stream is tried.
 fn patience(ttl: Duration) -> Duration {
     ttl / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Client, backend::recorder::Recorder};
+
+    #[tokio::test(start_paused = true)]
+    async fn beats_of_many_leases_go_together() {
+        const SESSIONS: usize = 200;
+
+        let recorder = Recorder::new();
+        let client = Client::with_backend(Arc::new(Arc::clone(&recorder)));
+        let mut sessions = Vec::new();
+        for _ in 0..SESSIONS {
+            let session = client.session_with_ttl(Duration::from_secs(10)).await;
+            sessions.push(session.expect("a lease"));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let (mut beats, mut times) = (0, 0);
+        while beats < 2 * SESSIONS {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let sent = recorder.lock().beats.len();
+            times += usize::from(sent > beats);
+            beats = sent;
+        }
+        assert!(
+            times < beats / 4,
+            "{beats} beats were sent at {times} times"
+        );
+        assert!(sessions.iter().all(|session| !session.is_lost()));
+    }
 }

@@ -38,6 +38,13 @@ impl Moment {
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
+
+    /// The latest moment not after this one that lies a whole number of `steps` after the origin.
+    pub(crate) fn rounded_down(self, step: Duration) -> Self {
+        let over = self.0.as_nanos().checked_rem(step.as_nanos());
+        let over = over.and_then(|over| u64::try_from(over).ok());
+        self - Duration::from_nanos(over.unwrap_or_default())
+    }
 }
 
 impl Add<Duration> for Moment {
@@ -92,9 +99,6 @@ impl Runtime for TokioRuntime {
     }
 
     fn sleep_until(&self, moment: Moment) -> BoxFuture<'static, ()> {
-        /// Timers stand still during a suspend; the clock is read again at least this often.
-        const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-
         let clock = Self { ..*self };
         Box::pin(async move {
             loop {
@@ -102,7 +106,12 @@ impl Runtime for TokioRuntime {
                 if left.is_zero() {
                     return;
                 }
-                tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
+                // Timers stand still during a suspend, so the clock is read again every second: by all who sleep
+                // at the same moments, which wakes the process once and not for each of them.
+                let glance =
+                    clock.origin + Duration::from_secs(clock.origin.elapsed().as_secs() + 1);
+                let end = tokio::time::Instant::now() + left.min(Duration::from_secs(1));
+                tokio::time::sleep_until(end.min(glance)).await;
             }
         })
     }
@@ -146,4 +155,54 @@ fn time_suspended() -> Duration {
 #[cfg(not(target_os = "linux"))]
 fn time_suspended() -> Duration {
     Duration::ZERO
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::poll_fn,
+        sync::{Arc, Mutex},
+    };
+
+    use futures_util::{FutureExt, future};
+
+    use super::*;
+
+    #[test]
+    fn a_moment_is_rounded_down_to_whole_steps() {
+        let at = |seconds| Moment::since_origin(Duration::from_secs(seconds));
+        assert_eq!(at(17).rounded_down(Duration::from_secs(5)), at(15));
+        assert_eq!(at(15).rounded_down(Duration::from_secs(5)), at(15));
+        assert_eq!(at(17).rounded_down(Duration::ZERO), at(17));
+        assert_eq!(at(17).rounded_down(Duration::MAX), at(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_who_sleep_look_at_the_clock_at_the_same_moments() {
+        let runtime = TokioRuntime::new();
+        let looks = Arc::new(Mutex::new(Vec::new()));
+        let end = runtime.now() + Duration::from_millis(5500);
+        let sleepers = (0..10).map(|number| {
+            let (runtime, looks) = (&runtime, Arc::clone(&looks));
+            async move {
+                tokio::time::sleep(Duration::from_millis(number * 50)).await;
+                let mut sleep = runtime.sleep_until(end);
+                poll_fn(|cx| {
+                    let now = runtime.now();
+                    let mut looks = looks.lock().expect("nothing panics");
+                    looks.push(now.since(Moment::since_origin(Duration::ZERO)));
+                    sleep.poll_unpin(cx)
+                })
+                .await;
+                assert!(runtime.now() >= end);
+            }
+        });
+        future::join_all(sleepers).await;
+        let mut later: Vec<_> = looks.lock().expect("nothing panics").clone();
+        later.retain(|at| at.as_millis() >= 500);
+        later.sort_unstable();
+        later.dedup();
+        let millis: Vec<_> = later.iter().map(Duration::as_millis).collect();
+        assert_eq!(millis, [1000, 2000, 3000, 4000, 5000, 5500]);
+    }
 }
