@@ -1,6 +1,6 @@
 //! Everything: the tests, the examples in the docs, a client of others, and the lints.
 
-use std::process::Command;
+use std::{process::Command, thread::available_parallelism};
 
 use crate::{
     etcd::Etcd,
@@ -10,12 +10,18 @@ use crate::{
     tools,
 };
 
+/// Says that the C library is built.
+pub(crate) const IS_BUILT: &str = "QUORATE_FFI_IS_BUILT";
+
 /// Runs the tests that match `filters`, or without any the tests, the doctests, the client of others and the lints.
 pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
     let etcd = Etcd::find()?;
     tools::require()?;
-    // Nothing builds it for tests of a library that Rust cannot link.
-    run(cargo().args(["build", "--package", "quorate-ffi"]))?;
+    // At once, or what packages have in common would be built for each set of features; and nothing else builds
+    // a library for tests that Rust cannot link.
+    run(cargo()
+        .args(["build", "--workspace", "--all-features"])
+        .args(["--lib", "--bins", "--examples", "--tests"]))?;
     let shared = Shared::start(&etcd.server)?;
     let mut tests = cargo();
     if output(cargo().args(["nextest", "--version"])).is_ok() {
@@ -27,6 +33,9 @@ pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
             "--no-fail-fast",
             "--no-tests=pass",
         ]);
+        // Most tests wait most of the time, for a store or for the end of a lease.
+        let cores = available_parallelism().map_or(1, usize::from);
+        tests.arg(format!("--test-threads={}", 2 * cores));
         tests.args(filters);
     } else {
         tests.args([
@@ -38,7 +47,9 @@ pub(crate) fn run_all(filters: &[&str]) -> Result<(), String> {
         ]);
         tests.args(filters);
     }
-    run(with(&etcd, &mut tests).env("QUORATE_TEST_ETCD", &shared.endpoint))?;
+    run(with(&etcd, &mut tests)
+        .env("QUORATE_TEST_ETCD", &shared.endpoint)
+        .env(IS_BUILT, "1"))?;
     drop(shared);
     if !filters.is_empty() {
         return Ok(());
