@@ -300,8 +300,8 @@ impl<G: Gather> Observation<G> {
     /// Whether nothing stands between us and the store as far as is known.
     fn is_current(&self) -> bool {
         let connected = match (&self.source, self.position) {
-            // Nobody has failed yet.
-            (Source::None, _) => true,
+            // As it was.
+            (Source::None, _) => self.current,
             (Source::Shared(Follower { shared, .. }), Position::Next(next)) => {
                 shared.is_current() && shared.covers(next)
             }
@@ -377,7 +377,9 @@ impl<G: Gather> Observation<G> {
     /// Takes what there is from revision `next` on, or waits for it.
     async fn advance(&mut self, next: Revision) -> Result<()> {
         if matches!(self.source, Source::None) {
+            // How that stands is looked at first.
             self.join();
+            return Ok(());
         }
         let Source::Shared(follower) = &mut self.source else {
             return self.catch_up().await;

@@ -565,6 +565,22 @@ mod tests {
     use crate::{Client, backend::recorder::Recorder};
 
     #[tokio::test(start_paused = true)]
+    async fn thousands_of_leases_that_are_due_at_once_live_on() {
+        const SESSIONS: usize = 40_000;
+
+        let client = Client::connect("mem:").await.expect("a store in memory");
+        let ttl = Duration::from_secs(10);
+        let sessions = (0..SESSIONS).map(|_| client.session_with_ttl(ttl));
+        let sessions = future::try_join_all(sessions).await.expect("leases");
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < 2 * ttl {
+            tokio::time::sleep(ttl / 100).await;
+            let live = |session: &Session| session.state() == SessionState::Live;
+            assert!(sessions.iter().all(live), "after {:?}", begun.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn beats_of_many_leases_go_together() {
         const SESSIONS: usize = 200;
 

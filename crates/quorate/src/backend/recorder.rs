@@ -160,7 +160,7 @@ impl Backend for Arc<Recorder> {
 
     fn keep_alive(&self) -> BoxFuture<'_, Result<Box<dyn BeatStream>>> {
         Box::pin(async {
-            let (answer, answers) = mpsc::channel(16);
+            let (answer, answers) = mpsc::channel(1024);
             Ok(Box::new(RecordedBeats {
                 recorder: Self::clone(self),
                 answer,

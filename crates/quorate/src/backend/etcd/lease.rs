@@ -28,8 +28,9 @@ use crate::{
     backend::{Beat, BeatStream},
 };
 
-/// How many beats may wait to be sent. A connection that lets more pile up is stuck.
-const WAITING_BEATS: usize = 1024;
+/// How many beats may wait to be sent, which those of many leases do at once. A connection that lets more pile
+/// up is stuck.
+const WAITING_BEATS: usize = 1 << 16;
 
 /// An open stream to one member. The stream opens with its first beat, since etcd does not answer before.
 pub(super) struct Beats {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How many answers a [`BeatStream`] holds for who does not read them.
-const MAX_UNREAD_BEATS: usize = 1024;
+pub(super) const MAX_UNREAD_BEATS: usize = 1 << 16;
 
 /// What a watch tells. The watch itself stands among those of the store, which can wake it and have
 /// it read ahead.

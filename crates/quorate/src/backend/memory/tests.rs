@@ -89,8 +89,9 @@ async fn beats_keep_a_lease_and_unknown_leases_are_answered_with_zero() {
 #[tokio::test]
 async fn beats_that_nobody_reads_are_bounded() {
     let mut beats = Memory::new().keep_alive().await.unwrap();
-    let sent = (0..2000).take_while(|_| beats.send(LEASE).is_ok()).count();
-    assert_eq!(sent, 1024);
+    let most = streams::MAX_UNREAD_BEATS;
+    let sent = (0..=most).take_while(|_| beats.send(LEASE).is_ok()).count();
+    assert_eq!(sent, most);
 }
 
 #[tokio::test]
