@@ -100,7 +100,7 @@ services! {
     watch: WatchServer(WatchService), watch_server;
 }
 
-/// All services. They are found without a router, of which each layer would cost a call as much as the store does.
+/// All services. They are found without a router, whose layers would cost a call as much as the store does.
 #[derive(Clone)]
 pub(crate) struct Services {
     each: Each,

@@ -569,7 +569,7 @@ async fn a_stream_whose_client_goes_away_ends() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let gone = timeout(Duration::from_secs(20), gone).await;
+    let gone = timeout(PATIENCE, gone).await;
     gone.expect("the stream goes on without its client");
 }
 

@@ -2,9 +2,9 @@
 
 use std::task::Waker;
 
-/// How many are looked at when some are woken. Others who wait for the scheduler get their turn before the next are,
-/// and what comes meanwhile is told with the rest.
-pub(super) const WOKEN_AT_ONCE: usize = 16;
+/// How many are woken at once. Others who wait for the scheduler get their turn before the next are, and what comes
+/// meanwhile is told with the rest.
+const WOKEN_AT_ONCE: usize = 16;
 
 /// A place for each who may wait. The places are looked at in turn, so that nobody is passed over where changes
 /// come sooner than all are woken.
